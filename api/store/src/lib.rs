@@ -1,0 +1,128 @@
+//! Where the cluster's state lives: keys, bytes and one revision counter, shaped like etcd.
+//!
+//! Purpose: one trait that the API server talks to, and the stores behind it.
+//!
+//! Invariant: a commit that was answered is durable and seen by every later read; revisions rise by one with
+//! every commit; a watch from revision N delivers every later change of its prefix, once, in order.
+//!
+//! ```text
+//!   apiserver ──► trait Store ──► RedbStore   (default; one writer thread, group commit)
+//!                            ├──► MemoryStore (tests, simulator)
+//!                            └──► FaultyStore (wraps another; errors, delays, lost answers from a seed)
+//! ```
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::time::Duration;
+
+/// A revision of the whole store. 0 is "before the first write".
+pub type Revision = u64;
+
+/// A key with its value and history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kv {
+    pub key: String,
+    pub value: Bytes,
+    pub create_revision: Revision,
+    pub mod_revision: Revision,
+    /// 1 when created, one more with each change.
+    pub version: u64,
+}
+
+/// What must hold of a key for a commit to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    Any,
+    Absent,
+    /// The key exists and was last changed at this revision.
+    ModRevision(Revision),
+}
+
+/// What a commit does to its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Writes a value; with `ttl` the store deletes it by itself after that time.
+    Put { value: Bytes, ttl: Option<Duration> },
+    Delete,
+}
+
+/// The answer to a commit that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub revision: Revision,
+    /// What the key held before.
+    pub previous: Option<Kv>,
+}
+
+/// A page of a list, all of it as of `revision`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub kvs: Vec<Kv>,
+    /// Keys after the last one, within the prefix.
+    pub remaining: u64,
+    pub revision: Revision,
+}
+
+/// What a watch delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A key was written; `previous` is what it held before.
+    Put { kv: Kv, previous: Option<Kv> },
+    /// A key was deleted at `revision`; `previous` is what it held.
+    Delete { key: String, revision: Revision, previous: Option<Kv> },
+    /// Everything up to this revision has been delivered.
+    Progress(Revision),
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The expectation did not hold; `current` is what the key holds.
+    #[error("the key was changed by someone else")]
+    Conflict { current: Option<Box<Kv>> },
+    #[error("revision {asked} is older than the oldest one kept, {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("revision {asked} lies in the future, the store is at {head}")]
+    FutureRevision { asked: Revision, head: Revision },
+    #[error("a value of {size} bytes is over the limit of {limit}")]
+    TooLarge { size: usize, limit: usize },
+    #[error("no space left for the store: {0}")]
+    NoSpace(String),
+    /// The watcher read too slowly and was dropped; it may start again from its last revision.
+    #[error("the watcher fell behind and was dropped")]
+    Lagged,
+    /// Whether a write happened is unknown.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+}
+
+/// The largest value a store takes: etcd's default request limit.
+pub const MAX_VALUE_BYTES: usize = 1_572_864;
+
+/// An etcd-shaped store. Keys are ordered by their bytes; a prefix is a plain string prefix.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest committed revision.
+    async fn head(&self) -> Result<Revision, Error>;
+    /// The oldest revision that reads and watches may start after.
+    async fn compacted(&self) -> Result<Revision, Error>;
+    /// The key as of `at` (now, if `None`), and the revision read at.
+    async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error>;
+    /// Up to `limit` (0: all) keys of `prefix` that sort after `start_after`, as of `at` (now, if `None`).
+    async fn list(
+        &self,
+        prefix: &str,
+        start_after: Option<&str>,
+        limit: usize,
+        at: Option<Revision>,
+    ) -> Result<Page, Error>;
+    /// Does `op` to `key` if `expect` holds: durable when this returns.
+    async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error>;
+    /// Every change of `prefix` after revision `after`; ends after the first error. A `Progress` is sent at
+    /// least every few seconds when nothing else is.
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
+    /// Forgets history before `revision`. Stores also do so by themselves.
+    async fn compact(&self, revision: Revision) -> Result<(), Error>;
+}

@@ -1,0 +1,1 @@
+//! A shim that runs nothing, for tests of whoever uses shims.

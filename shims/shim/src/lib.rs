@@ -1,0 +1,204 @@
+//! What the runtime asks of whoever runs a container.
+//!
+//! Purpose: the border between the CRI runtime (sandboxes, images, logs, streams) and the things that can run
+//! a program: a wasmtime sandbox, an OCI runtime's Linux container.
+//!
+//! Invariant: a shim knows one container at a time and nothing of pods, images on registries or Kubernetes.
+//! Every call may be made twice; a container that has ended stays ended and keeps its [`Exit`].
+//!
+//! ```text
+//!   runtime ──create──► Shim ──► Container ──start──► running ──wait──► Exit
+//!                                   │ kill(signal)        │ stats, exec
+//! ```
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+pub mod fake;
+
+/// What an image turned out to be once it lies on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageContent {
+    /// One WebAssembly module or component.
+    Wasm {
+        /// The file with the binary (or text) form.
+        path: PathBuf,
+        /// `sha256:…` of that file; the key of the compile cache.
+        digest: String,
+    },
+    /// A Linux root filesystem.
+    Linux {
+        /// Unpacked layers, lowest first; read-only.
+        layers: Vec<PathBuf>,
+    },
+}
+
+/// The kind of an image: what decides which shim runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ImageKind {
+    Wasm,
+    Linux,
+}
+
+impl ImageContent {
+    pub fn kind(&self) -> ImageKind {
+        match self {
+            Self::Wasm { .. } => ImageKind::Wasm,
+            Self::Linux { .. } => ImageKind::Linux,
+        }
+    }
+}
+
+/// A directory or file of this machine seen inside the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub host_path: PathBuf,
+    pub container_path: String,
+    pub read_only: bool,
+}
+
+/// Limits; `None` is unlimited as far as the node's own limits allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    pub memory_limit_bytes: Option<u64>,
+    /// CPU time in each period, microseconds (cgroup `cpu.cfs_quota_us`).
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: Option<u64>,
+    /// Relative weight (cgroup v1 `cpu.shares`, 1024 a core).
+    pub cpu_shares: Option<u64>,
+    pub pids_limit: Option<i64>,
+    pub oom_score_adj: Option<i64>,
+}
+
+/// Where a container's output goes: the runtime's log of it, and whoever is attached.
+pub trait Output: Send + Sync + 'static {
+    /// Takes bytes of one stream as they come, whole lines or not. Blocks for no longer than a disk write;
+    /// a guest that writes faster than its log allows is slowed down here.
+    fn write(&self, stream: Stream, bytes: &[u8]);
+}
+
+/// One of the two output streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Standard input of a container.
+pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
+
+/// Everything a shim must know to make a container.
+pub struct ContainerSpec {
+    /// Unique on this node; letters, digits and dashes.
+    pub id: String,
+    /// `namespace/pod/container`, for messages.
+    pub display_name: String,
+    pub image: ImageContent,
+    /// The program and its arguments: the image's entrypoint and cmd with the pod's overrides applied.
+    /// For wasm the first is what the guest sees as `argv[0]`.
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    /// Working directory; empty is the shim's default.
+    pub cwd: String,
+    /// `uid[:gid]` or a name, as the image or the pod says; empty is the shim's default.
+    pub user: String,
+    pub supplemental_groups: Vec<u32>,
+    pub mounts: Vec<Mount>,
+    pub read_only_root: bool,
+    pub privileged: bool,
+    pub resources: Resources,
+    /// The pod's address: where a wasi:http component is served and sockets are bound.
+    pub pod_ip: IpAddr,
+    pub hostname: String,
+    /// TCP ports the container declares, in order. A wasi:http component is served on the first, or on
+    /// [`DEFAULT_HTTP_PORT`].
+    pub ports: Vec<u16>,
+    /// The pod's network namespace; `None` shares the node's.
+    pub network_namespace: Option<PathBuf>,
+    /// Below which cgroup a Linux container goes: `/dhow/pod<uid>`.
+    pub cgroup_parent: String,
+    pub annotations: BTreeMap<String, String>,
+    /// A directory of this container's own, made by the runtime and removed after [`Container::delete`].
+    pub state_dir: PathBuf,
+    pub stdin: Option<Input>,
+    pub terminal: bool,
+    pub output: Arc<dyn Output>,
+}
+
+/// Where a wasi:http component is served when its container declares no port.
+pub const DEFAULT_HTTP_PORT: u16 = 8080;
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// 0–255; 128 + signal for a signal, as a shell says it.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `ContainerCannotRun`: Kubernetes' words.
+    pub reason: String,
+    /// What a person needs to know beyond that: the trap, the limit. May be empty.
+    pub message: String,
+    pub finished_at: SystemTime,
+}
+
+/// What a container uses now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// CPU time since the start, nanoseconds.
+    pub cpu_nanoseconds: u64,
+    pub memory_bytes: u64,
+}
+
+/// Why a shim could not do what it was asked. Each text says what to do next, where there is something to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The image is not what it claims, or wants something the node has not: no retry will help.
+    #[error("{0}")]
+    InvalidImage(String),
+    /// The specification asks for something this shim cannot give.
+    #[error("{0}")]
+    InvalidSpec(String),
+    /// Something on this machine is missing or not permitted.
+    #[error("{0}")]
+    Unavailable(String),
+    #[error("container {0} does not run")]
+    NotRunning(String),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+}
+
+/// Runs containers of one kind.
+#[async_trait]
+pub trait Shim: Send + Sync + 'static {
+    /// The RuntimeClass handler: `wasmtime`, `runc`.
+    fn handler(&self) -> &str;
+    /// The kind of image it runs.
+    fn image_kind(&self) -> ImageKind;
+    /// Whether it can work on this machine; the error says what is missing.
+    fn ready(&self) -> Result<(), Error>;
+    /// Makes a container without starting it. Slow, failing things (compiling, mounting) happen here.
+    async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
+    /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when
+    /// there is none of that id (always, for containers that live inside the process).
+    async fn adopt(&self, id: &str, state_dir: PathBuf, output: Arc<dyn Output>) -> Result<Option<Arc<dyn Container>>, Error>;
+}
+
+/// One container.
+#[async_trait]
+pub trait Container: Send + Sync + 'static {
+    /// Starts it; returns once it runs (an http component: once its address is bound).
+    async fn start(&self) -> Result<(), Error>;
+    /// Sends a signal by number. 15 asks it to end, 9 ends it. Nothing happens if it has ended.
+    async fn kill(&self, signal: i32) -> Result<(), Error>;
+    /// Waits for its end; may be called by many, at any time, also after the end.
+    async fn wait(&self) -> Exit;
+    /// How it ended, if it has.
+    fn exit(&self) -> Option<Exit>;
+    fn stats(&self) -> Stats;
+    /// Runs a command beside the container's own (probes, `kubectl exec`). Gives its exit code.
+    async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error>;
+    /// Releases everything it holds. It has ended, or is ended now.
+    async fn delete(&self) -> Result<(), Error>;
+}
