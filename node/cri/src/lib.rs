@@ -1,1 +1,32 @@
-//! (see ARCHITECTURE.md)
+//! The Container Runtime Interface, v1: the border between the kubelet and whatever runs containers.
+//!
+//! Purpose: the messages, the two services as traits, gRPC both ways, a fake that follows a script, and one suite
+//! that every implementation passes.
+//!
+//! Invariant: nothing here knows how a container is run, and nothing here knows Kubernetes' API.
+//!
+//! ```text
+//!   kubelet ──► RuntimeService + ImageService (traits)
+//!                 ├── runtime::Runtime          in process
+//!                 ├── client::connect(socket) ──gRPC──► server::serve ──► any of these
+//!                 └── fake::FakeRuntime         tests
+//! ```
+mod error;
+mod service;
+mod types;
+
+pub mod client;
+pub mod fake;
+pub mod server;
+pub mod suite;
+
+pub use error::Error;
+pub use service::{ByteStream, EventStream, ImageService, RuntimeService};
+pub use types::*;
+
+/// The largest message taken or sent: the kubelet's own limit (16 MiB), reached by ExecSync output and long lists.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The kubelet's limit for one direction of ExecSync output; what is beyond is dropped. Two of them and their
+/// framing stay below [`MAX_MESSAGE_BYTES`].
+pub const MAX_EXEC_OUTPUT_BYTES: usize = 7 * 1024 * 1024;

@@ -1,0 +1,221 @@
+//! Serves any implementation over gRPC on a unix socket.
+use crate::service::{image_rpcs, runtime_rpcs};
+use crate::{Error, ImageService, MAX_MESSAGE_BYTES, RuntimeService, types::*};
+use futures::{StreamExt, future::BoxFuture};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic_prost::ProstCodec;
+
+/// How long calls under way may go on after shutdown was asked for.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serves until `shutdown`, then lets calls under way finish. The socket's file is the caller's to remove.
+pub async fn serve(
+    listener: UnixListener,
+    runtime: Arc<dyn RuntimeService>,
+    images: Arc<dyn ImageService>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let serving = tonic::transport::Server::builder()
+        .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
+        .add_service(ImageServer { images: images.clone() })
+        .add_service(ImportServer { images })
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());
+    tokio::pin!(serving);
+    let result = tokio::select! {
+        result = &mut serving => result,
+        _ = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+    };
+    result.map_err(|e| Error::Internal(format!("serving CRI: {e}")))
+}
+
+#[derive(Clone)]
+struct RuntimeServer {
+    runtime: Arc<dyn RuntimeService>,
+    shutdown: CancellationToken,
+}
+
+#[derive(Clone)]
+struct ImageServer {
+    images: Arc<dyn ImageService>,
+}
+
+#[derive(Clone)]
+struct ImportServer {
+    images: Arc<dyn ImageService>,
+}
+
+type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+fn grpc<Q, A>() -> tonic::server::Grpc<ProstCodec<A, Q>>
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Default + Send + 'static,
+{
+    tonic::server::Grpc::new(ProstCodec::default())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+/// Answers a unary call by `handle`.
+fn unary<Q, A, F, Fut>(request: http::Request<Body>, handle: F) -> Answer
+where
+    Q: prost::Message + Default + Send + 'static,
+    A: prost::Message + Default + Send + 'static,
+    F: FnOnce(Q) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<A, Error>> + Send + 'static,
+{
+    Box::pin(async move {
+        // tonic asks for a service it may call again; a call is answered once.
+        let mut handle = Some(handle);
+        let service = tower::service_fn(move |request: tonic::Request<Q>| {
+            let handle = handle.take();
+            async move {
+                match handle {
+                    Some(handle) => {
+                        handle(request.into_inner()).await.map(tonic::Response::new).map_err(Into::into)
+                    }
+                    None => Err(tonic::Status::internal("one call was answered twice")),
+                }
+            }
+        });
+        Ok(grpc::<Q, A>().unary(service, request).await)
+    })
+}
+
+fn unknown_method() -> Answer {
+    Box::pin(async { Ok(tonic::Status::unimplemented("this runtime does not know that call").into_http()) })
+}
+
+macro_rules! serve_runtime {
+    ($($method:ident $rpc:ident $request:ident $response:ident;)*) => {
+        impl tower::Service<http::Request<Body>> for RuntimeServer {
+            type Response = http::Response<Body>;
+            type Error = Infallible;
+            type Future = Answer;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<Body>) -> Answer {
+                let runtime = self.runtime.clone();
+                match request.uri().path() {
+                    $(concat!("/runtime.v1.RuntimeService/", stringify!($rpc)) => {
+                        unary(request, move |message: $request| async move { runtime.$method(message).await })
+                    })*
+                    "/runtime.v1.RuntimeService/GetContainerEvents" => events(runtime, self.shutdown.clone(), request),
+                    _ => unknown_method(),
+                }
+            }
+        }
+    };
+}
+runtime_rpcs!(serve_runtime);
+
+fn events(
+    runtime: Arc<dyn RuntimeService>,
+    shutdown: CancellationToken,
+    request: http::Request<Body>,
+) -> Answer {
+    Box::pin(async move {
+        let service = tower::service_fn(move |request: tonic::Request<GetEventsRequest>| {
+            let (runtime, shutdown) = (runtime.clone(), shutdown.clone());
+            async move {
+                let stream = runtime.get_container_events(request.into_inner()).await?;
+                // A stream without end would keep the connection, and so the shutdown, waiting.
+                let stream = stream
+                    .map(|event| event.map_err(tonic::Status::from))
+                    .take_until(shutdown.cancelled_owned());
+                Ok::<_, tonic::Status>(tonic::Response::new(stream.boxed()))
+            }
+        });
+        Ok(grpc::<GetEventsRequest, ContainerEventResponse>().server_streaming(service, request).await)
+    })
+}
+
+macro_rules! serve_images {
+    ($($method:ident $rpc:ident $request:ident $response:ident;)*) => {
+        impl tower::Service<http::Request<Body>> for ImageServer {
+            type Response = http::Response<Body>;
+            type Error = Infallible;
+            type Future = Answer;
+
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn call(&mut self, request: http::Request<Body>) -> Answer {
+                let images = self.images.clone();
+                match request.uri().path() {
+                    $(concat!("/runtime.v1.ImageService/", stringify!($rpc)) => {
+                        unary(request, move |message: $request| async move { images.$method(message).await })
+                    })*
+                    _ => unknown_method(),
+                }
+            }
+        }
+    };
+}
+image_rpcs!(serve_images);
+
+impl tower::Service<http::Request<Body>> for ImportServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        if request.uri().path() != "/dhow.runtime.v1alpha1.ImageImport/ImportImage" {
+            return unknown_method();
+        }
+        let images = self.images.clone();
+        Box::pin(async move {
+            let service =
+                tower::service_fn(move |request: tonic::Request<tonic::Streaming<ImportImageChunk>>| {
+                    let images = images.clone();
+                    async move {
+                        let mut chunks = request.into_inner();
+                        let first = chunks.message().await?.ok_or_else(|| {
+                            tonic::Status::invalid_argument("an import without a first message")
+                        })?;
+                        let reference = first.reference.clone();
+                        let file = futures::stream::once(async move { Ok(first) })
+                            .chain(chunks)
+                            .map(|chunk| match chunk {
+                                Ok(chunk) if chunk.aborted => Err(Error::InvalidArgument(
+                                    "the sender could not read the file to its end".into(),
+                                )),
+                                Ok(chunk) => Ok(chunk.data),
+                                Err(status) => Err(status.into()),
+                            })
+                            .boxed();
+                        let answer = images.import_image(reference, file).await?;
+                        Ok::<_, tonic::Status>(tonic::Response::new(answer))
+                    }
+                });
+            Ok(grpc::<ImportImageChunk, ImportImageResponse>().client_streaming(service, request).await)
+        })
+    }
+}
+
+impl tonic::server::NamedService for RuntimeServer {
+    const NAME: &'static str = "runtime.v1.RuntimeService";
+}
+
+impl tonic::server::NamedService for ImageServer {
+    const NAME: &'static str = "runtime.v1.ImageService";
+}
+
+impl tonic::server::NamedService for ImportServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.ImageImport";
+}
