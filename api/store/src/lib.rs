@@ -10,6 +10,17 @@
 //!                            ├──► MemoryStore (tests, simulator)
 //!                            └──► FaultyStore (wraps another; errors, delays, lost answers from a seed)
 //! ```
+mod faulty;
+mod history;
+mod hub;
+mod memory;
+mod redb_store;
+pub mod suite;
+
+pub use faulty::{Faults, FaultyStore};
+pub use memory::MemoryStore;
+pub use redb_store::{OpenError, RedbStore};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -42,7 +53,10 @@ pub enum Expect {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Writes a value; with `ttl` the store deletes it by itself after that time.
-    Put { value: Bytes, ttl: Option<Duration> },
+    Put {
+        value: Bytes,
+        ttl: Option<Duration>,
+    },
     Delete,
 }
 
@@ -122,7 +136,52 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error>;
     /// Every change of `prefix` after revision `after`; ends after the first error. A `Progress` is sent at
     /// least every few seconds when nothing else is.
-    async fn watch(&self, prefix: &str, after: Revision) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
+    async fn watch(
+        &self,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
     /// Forgets history before `revision`. Stores also do so by themselves.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
+}
+
+/// Milliseconds since 1970 (UTC): what a TTL is measured by. Handed in, so that tests own the time.
+pub type Clock = std::sync::Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How much history a store keeps for reads and watches in the past.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Revisions kept. A client that pages through a list or resumes a watch has this many writes of time:
+    /// at 200 writes/s, 10,000 are 50 s, and a watch cache in front serves those who come later.
+    pub revisions: u64,
+    /// Bytes of replaced values kept, so that large objects cannot make the history large: 64 MiB.
+    pub bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { revisions: 10_000, bytes: 64 << 20 }
+    }
+}
+
+/// Refuses values over [`MAX_VALUE_BYTES`].
+fn check_size(op: &Op) -> Result<(), Error> {
+    match op {
+        Op::Put { value, .. } if value.len() > MAX_VALUE_BYTES => {
+            Err(Error::TooLarge { size: value.len(), limit: MAX_VALUE_BYTES })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `op` may happen to a key that holds `current`. Deleting what is not there is a conflict, so that every
+/// commit that is answered has changed something.
+fn check_expectation(current: Option<&Kv>, expect: Expect, op: &Op) -> Result<(), Error> {
+    let holds = match (expect, current) {
+        (Expect::Any, None) => !matches!(op, Op::Delete),
+        (Expect::Any, Some(_)) | (Expect::Absent, None) => true,
+        (Expect::ModRevision(revision), Some(kv)) => kv.mod_revision == revision,
+        (Expect::Absent, Some(_)) | (Expect::ModRevision(_), None) => false,
+    };
+    if holds { Ok(()) } else { Err(Error::Conflict { current: current.cloned().map(Box::new) }) }
 }
