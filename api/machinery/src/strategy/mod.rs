@@ -1,6 +1,28 @@
 //! What differs from kind to kind: defaults, what a client may set, validation, deletion.
 //!
 //! One file a group of kinds; each kind is a unit struct that implements [`Strategy`], and its row in [`TABLE`].
+mod columns;
+mod config_map;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod function;
+mod job;
+mod lease;
+mod namespace;
+mod node;
+mod pod;
+mod replica_set;
+mod rows;
+mod runtime_class;
+mod secret;
+mod service;
+mod service_account;
+mod view;
+
+pub use rows::TABLE;
+
 use crate::field;
 use crate::resource::Resource;
 use serde_json::Value;
@@ -96,6 +118,3 @@ pub trait Strategy: Sync {
             .collect()
     }
 }
-
-/// The resource table.
-pub static TABLE: &[Resource] = &[];

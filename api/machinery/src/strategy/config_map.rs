@@ -1,0 +1,6 @@
+//! ConfigMap.
+use super::Strategy;
+
+pub(super) struct ConfigMap;
+
+impl Strategy for ConfigMap {}

@@ -1,0 +1,6 @@
+//! Deployment.
+use super::Strategy;
+
+pub(super) struct Deployment;
+
+impl Strategy for Deployment {}

@@ -1,0 +1,6 @@
+//! EndpointSlice.
+use super::Strategy;
+
+pub(super) struct EndpointSlice;
+
+impl Strategy for EndpointSlice {}

@@ -1,0 +1,6 @@
+//! Endpoints.
+use super::Strategy;
+
+pub(super) struct Endpoints;
+
+impl Strategy for Endpoints {}

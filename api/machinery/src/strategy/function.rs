@@ -1,0 +1,6 @@
+//! Function.
+use super::Strategy;
+
+pub(super) struct Function;
+
+impl Strategy for Function {}

@@ -1,0 +1,6 @@
+//! Job.
+use super::Strategy;
+
+pub(super) struct Job;
+
+impl Strategy for Job {}

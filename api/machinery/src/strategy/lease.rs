@@ -1,0 +1,6 @@
+//! Lease.
+use super::Strategy;
+
+pub(super) struct Lease;
+
+impl Strategy for Lease {}

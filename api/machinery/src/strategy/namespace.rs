@@ -1,0 +1,6 @@
+//! Namespace.
+use super::Strategy;
+
+pub(super) struct Namespace;
+
+impl Strategy for Namespace {}

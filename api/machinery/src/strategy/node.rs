@@ -1,0 +1,6 @@
+//! Node.
+use super::Strategy;
+
+pub(super) struct Node;
+
+impl Strategy for Node {}

@@ -1,0 +1,6 @@
+//! Pods.
+use super::Strategy;
+
+pub(super) struct Pod;
+
+impl Strategy for Pod {}

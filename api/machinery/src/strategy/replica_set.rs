@@ -1,0 +1,6 @@
+//! ReplicaSet.
+use super::Strategy;
+
+pub(super) struct ReplicaSet;
+
+impl Strategy for ReplicaSet {}

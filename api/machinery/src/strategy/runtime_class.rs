@@ -1,0 +1,6 @@
+//! RuntimeClass.
+use super::Strategy;
+
+pub(super) struct RuntimeClass;
+
+impl Strategy for RuntimeClass {}

@@ -1,0 +1,6 @@
+//! Secret.
+use super::Strategy;
+
+pub(super) struct Secret;
+
+impl Strategy for Secret {}

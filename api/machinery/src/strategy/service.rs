@@ -1,0 +1,6 @@
+//! Service.
+use super::Strategy;
+
+pub(super) struct Service;
+
+impl Strategy for Service {}

@@ -1,0 +1,6 @@
+//! ServiceAccount.
+use super::Strategy;
+
+pub(super) struct ServiceAccount;
+
+impl Strategy for ServiceAccount {}
