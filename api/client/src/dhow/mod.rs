@@ -1,0 +1,2 @@
+//! The types of the API group `dhow.dev`.
+pub mod v1alpha1;
