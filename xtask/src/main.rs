@@ -1,1 +1,25 @@
-fn main() {}
+//! Every chore of this workspace that is not `cargo build`: `cargo xtask <command>`. One file a command.
+use clap::Parser;
+
+mod api_tables;
+mod guests;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Chores of the dhow workspace")]
+enum Command {
+    ApiTables(api_tables::Args),
+    Guests(guests::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Command::parse() {
+        Command::ApiTables(args) => api_tables::run(&args),
+        Command::Guests(args) => guests::run(&args),
+    }
+}
+
+/// The folder of the workspace, wherever the command was given.
+fn workspace_root() -> std::path::PathBuf {
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}

@@ -1,0 +1,133 @@
+//! `cargo xtask guests`: builds the programs of `sample-workloads/` into `target/guests/`.
+//!
+//! The Rust and text guests are always built. Go and C guests are built where their compiler is on PATH; the rest is
+//! named at the end, so that nobody mistakes a guest that is not there for one that was tried.
+mod rust_target;
+mod text;
+
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Build the sample workloads into target/guests/
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where the .wasm files go
+    #[arg(long, default_value = "target/guests")]
+    out: PathBuf,
+    /// Only these guests (all, if none is named)
+    names: Vec<String>,
+}
+
+/// How a guest is made.
+enum Recipe {
+    /// A Rust crate whose core module is the guest.
+    RustCommand,
+    /// A Rust crate whose core module becomes a component.
+    RustComponent,
+    Go,
+    C,
+    /// A text module and its WIT.
+    Text,
+}
+
+const GUESTS: &[(&str, Recipe)] = &[
+    ("hello-http", Recipe::RustComponent),
+    ("hello-cli", Recipe::RustCommand),
+    ("hello-wat", Recipe::Text),
+    ("counter", Recipe::Go),
+    ("fib", Recipe::C),
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let root = crate::workspace_root();
+    let out = root.join(&args.out);
+    std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    if let Some(unknown) = args.names.iter().find(|n| !GUESTS.iter().any(|(name, _)| name == n)) {
+        let known: Vec<_> = GUESTS.iter().map(|(name, _)| *name).collect();
+        bail!("there is no guest {unknown:?}; there are {}", known.join(", "));
+    }
+    let mut left_out = Vec::new();
+    for (name, recipe) in GUESTS {
+        if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
+            continue;
+        }
+        let source = root.join("sample-workloads").join(name);
+        let wasm = out.join(format!("{name}.wasm"));
+        let made = match recipe {
+            Recipe::RustCommand => rust_target::core_module(&root, &source, name).map(Some),
+            Recipe::RustComponent => rust_target::core_module(&root, &source, name)
+                .and_then(|core| rust_target::componentize(&core))
+                .map(Some),
+            Recipe::Text => text_guest(&source, name).map(Some),
+            Recipe::Go => go(&source, &wasm),
+            Recipe::C => c(&source.join(format!("{name}.c")), &wasm),
+        };
+        match made.with_context(|| format!("building {name}"))? {
+            Some(bytes) => {
+                std::fs::write(&wasm, &bytes).with_context(|| format!("writing {}", wasm.display()))?;
+                println!("built {} ({} bytes)", wasm.display(), bytes.len());
+            }
+            None => left_out.push(*name),
+        }
+    }
+    if left_out.is_empty() {
+        println!("all guests were built");
+    } else {
+        println!("left out, because their compiler is not here: {}", left_out.join(", "));
+    }
+    Ok(())
+}
+
+fn text_guest(source: &Path, name: &str) -> Result<Vec<u8>> {
+    let wat = std::fs::read_to_string(source.join(format!("{name}.wat")))?;
+    text::assemble(&wat, &source.join("wit"))
+}
+
+/// Whether `program` is on PATH.
+fn present(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+/// Runs a command to its end and shows what it printed if it failed.
+fn must(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("running {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn go(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {
+    if !present("go") {
+        return Ok(None);
+    }
+    must(
+        Command::new("go")
+            .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+            .arg(wasm)
+            .arg(".")
+            .current_dir(source)
+            .env("GOOS", "wasip1")
+            .env("GOARCH", "wasm"),
+    )?;
+    Ok(Some(std::fs::read(wasm)?))
+}
+
+/// With Debian's clang, lld and wasi-libc, or with zig.
+fn c(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {
+    let mut command = if present("zig") {
+        let mut zig = Command::new("zig");
+        zig.args(["cc", "--target=wasm32-wasi"]);
+        zig
+    } else if present("clang") && present("wasm-ld") && Path::new("/usr/lib/wasm32-wasi/libc.a").is_file() {
+        let mut clang = Command::new("clang");
+        clang.args(["--target=wasm32-wasi", "--sysroot=/usr", "-nodefaultlibs", "-lc"]);
+        clang
+    } else {
+        return Ok(None);
+    };
+    must(command.arg("-Os").arg("-o").arg(wasm).arg(source))?;
+    Ok(Some(std::fs::read(wasm)?))
+}

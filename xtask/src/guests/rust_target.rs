@@ -1,0 +1,194 @@
+//! Rust guests: a core module for `wasm32-wasip1`, and a component made of it with the WASI p1 adapter.
+//!
+//! With rustup the target's standard library is fetched. Where it cannot be (no network but Debian's, say), it is
+//! built from Debian's `rust-web-src` with Debian's compiler and linked with the linker that every Rust toolchain
+//! carries.
+use super::{must, present};
+use anyhow::{Context, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "wasm32-wasip1";
+const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "wasi-libc"];
+/// Debian's sources of the standard library, its dependencies vendored.
+const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
+
+/// Builds the crate at `source` and returns its core module.
+pub(super) fn core_module(root: &Path, source: &Path, name: &str) -> Result<Vec<u8>> {
+    let target_directory = root.join("target/guests/build");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "--target-dir"])
+        .arg(&target_directory)
+        .current_dir(source)
+        .env_remove("RUSTFLAGS")
+        // Set by the cargo that runs this xtask for its own toolchain.
+        .env_remove("RUSTC")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    if !rustup_has_target() {
+        let sysroot = debian_sysroot(root)?;
+        cargo
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("CARGO_TARGET_WASM32_WASIP1_LINKER", linker()?)
+            .env("RUSTFLAGS", format!("--sysroot={} -Clink-self-contained=yes", sysroot.display()));
+    }
+    must(&mut cargo)?;
+    let release = target_directory.join(TARGET).join("release");
+    // Cargo names a library's file after its crate, a program's after its package.
+    let wasm = [format!("{name}.wasm"), format!("{}.wasm", name.replace('-', "_"))]
+        .iter()
+        .map(|file| release.join(file))
+        .find(|path| path.is_file())
+        .with_context(|| format!("{} holds no {name}.wasm", release.display()))?;
+    Ok(std::fs::read(wasm)?)
+}
+
+/// Makes a component of a core module that was built against WASI p1 and carries its world in a custom section.
+pub(super) fn componentize(core: &[u8]) -> Result<Vec<u8>> {
+    use wasi_preview1_component_adapter_provider::{
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER,
+    };
+    wit_component::ComponentEncoder::default()
+        .validate(true)
+        .module(core)?
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER)?
+        .encode()
+}
+
+/// Whether rustup has the target, or could fetch it now.
+fn rustup_has_target() -> bool {
+    if !present("rustup") {
+        return false;
+    }
+    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+    if installed.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().any(|line| line == TARGET)) {
+        return true;
+    }
+    println!("fetching {TARGET} with rustup …");
+    Command::new("rustup").args(["target", "add", TARGET]).output().is_ok_and(|o| o.status.success())
+}
+
+/// A linker for WebAssembly: the one in the Rust toolchain, or LLVM's own.
+fn linker() -> Result<PathBuf> {
+    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its sysroot")?;
+    let lld = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim())
+        .join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
+    if lld.is_file() {
+        return Ok(lld);
+    }
+    if present("wasm-ld") {
+        return Ok("wasm-ld".into());
+    }
+    bail!("there is no linker for WebAssembly here; install one with: apt-get install lld")
+}
+
+/// A sysroot with the standard library for the target, built once.
+fn debian_sysroot(root: &Path) -> Result<PathBuf> {
+    let sysroot = root.join("target/guests/sysroot");
+    let library = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+    let stamp = library.join("complete");
+    if stamp.is_file() {
+        return Ok(sysroot);
+    }
+    debian_packages()?;
+    println!("building the standard library for {TARGET} from Debian's sources …");
+    let build = root.join("target/guests/std");
+    std::fs::create_dir_all(build.join("src"))?;
+    std::fs::create_dir_all(build.join(".cargo"))?;
+    std::fs::create_dir_all(library.join("self-contained"))?;
+    std::fs::write(
+        build.join("Cargo.toml"),
+        "[package]\nname = \"sysroot\"\nversion = \"0.0.0\"\nedition = \"2021\"\n\n[workspace]\n",
+    )?;
+    std::fs::write(build.join("src/lib.rs"), "")?;
+    std::fs::write(
+        build.join(".cargo/config.toml"),
+        format!("[source.crates-io]\nreplace-with = \"vendored\"\n[source.vendored]\ndirectory = \"{DEBIAN_LIBRARY}/vendor\"\n"),
+    )?;
+    // Build scripts and proc macros of the standard library's build run on this machine.
+    let host = sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu");
+    if !host.exists() {
+        std::os::unix::fs::symlink("/usr/lib/rustlib/x86_64-unknown-linux-gnu", &host)?;
+    }
+    must(
+        debian(&mut Command::new("/usr/bin/cargo"))
+            .args(["build", "--quiet", "--release", "--offline", "-Zbuild-std=std,panic_abort", "--target", TARGET])
+            .args(["--target-dir", "target"])
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
+            .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
+            .env("RUSTFLAGS", "-Cembed-bitcode=yes")
+            .current_dir(&build),
+    )?;
+    for entry in std::fs::read_dir(build.join("target").join(TARGET).join("release/deps"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "rlib")
+            && let Some(name) = path.file_name()
+        {
+            std::fs::copy(&path, library.join(name))?;
+        }
+    }
+    for file in ["libc.a", "crt1-reactor.o"] {
+        std::fs::copy(Path::new("/usr/lib/wasm32-wasi").join(file), library.join("self-contained").join(file))?;
+    }
+    // Debian's start file (2022) leaves constructors to the linker's export wrappers, which run them again inside
+    // cabi_realloc, where a component may not call out.
+    let start = build.join("start.rs");
+    std::fs::write(
+        &start,
+        "#![no_std]\n\
+         extern \"C\" { fn __wasm_call_ctors(); fn __main_void() -> i32; fn __wasm_call_dtors(); }\n\
+         #[link(wasm_import_module = \"wasi_snapshot_preview1\")] extern \"C\" { fn proc_exit(code: i32) -> !; }\n\
+         #[no_mangle] pub unsafe extern \"C\" fn _start() {\n\
+             __wasm_call_ctors(); let code = __main_void(); __wasm_call_dtors(); if code != 0 { proc_exit(code) }\n\
+         }\n",
+    )?;
+    must(
+        debian(&mut Command::new("/usr/bin/rustc"))
+            .arg(format!("--sysroot={}", sysroot.display()))
+            .args(["--target", TARGET, "--crate-type=lib", "--crate-name=start", "--emit=obj", "-Copt-level=s"])
+            .arg("-Cpanic=abort")
+            .arg(&start)
+            .arg("-o")
+            .arg(library.join("self-contained/crt1-command.o")),
+    )?;
+    std::fs::write(&stamp, "")?;
+    Ok(sysroot)
+}
+
+/// Debian's compiler, free of what the cargo that runs this xtask set for its own.
+fn debian(command: &mut Command) -> &mut Command {
+    command
+        .env("RUSTC", "/usr/bin/rustc")
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("RUSTC_WRAPPER")
+}
+
+fn debian_packages() -> Result<()> {
+    let missing: Vec<_> = DEBIAN_PACKAGES
+        .iter()
+        .filter(|package| {
+            let shown = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
+            !shown.is_ok_and(|o| o.stdout == b"installed")
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|p| **p).collect::<Vec<_>>().join(" ");
+    let id = Command::new("id").arg("-u").output().map(|o| o.stdout).unwrap_or_default();
+    if id.trim_ascii() != b"0" {
+        bail!(
+            "the Rust guests need the target {TARGET}: run `rustup target add {TARGET}`, or, on Debian, \
+             `sudo apt-get install --no-install-recommends {names}`"
+        );
+    }
+    println!("installing {names} …");
+    must(
+        Command::new("apt-get")
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(missing)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
