@@ -1,15 +1,33 @@
 //! The schema walk: what fields an object of a kind may have, of which types, and how lists merge.
+//!
+//! ```text
+//!   data/schema.txt.gz ──first use──► table: an arena of small nodes ──► decode(): types, unknown fields, nulls
+//!                                                                   └─► field()/items()/list_patch(): patches
+//! ```
+//!
+//! Invariant: the walk never changes a value that the schema accepts, except to the form in which Kubernetes'
+//! own encoder would print it (quantities, times, base64 without line breaks).
+//!
+//! The descriptions are not in this table: they are large, and only OpenAPI documents need them
+//! ([`crate::openapi`]). Unpacking and indexing all definitions takes a few milliseconds.
 use crate::field::Path;
-use serde_json::Value;
 
-/// How a list or map merges, and what it holds. Made once from the embedded table; cheap to pass around.
-pub struct Schema {
-    _private: (),
-}
+mod table;
+mod time;
+mod walk;
+
+pub use table::Schema;
+pub use walk::decode;
 
 /// A field that the schema does not know: `unknown field "spec.contaners"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownField(pub Path);
+
+impl std::fmt::Display for UnknownField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "unknown field {:?}", self.0.to_string())
+    }
+}
 
 /// A value of the wrong type, worded as Go's decoder words it, for example
 /// `json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32`.
@@ -19,8 +37,7 @@ pub struct TypeError(pub String);
 
 /// The schema of an OpenAPI definition by name: `io.k8s.api.core.v1.Pod`.
 pub fn definition(name: &str) -> Option<&'static Schema> {
-    let _ = name;
-    todo!()
+    table::get().definition(name)
 }
 
 /// A strategic merge patch's way with a list (OpenAPI `x-kubernetes-patch-strategy`, `-merge-key`).
@@ -34,31 +51,5 @@ pub enum ListPatch {
     MergeSet,
 }
 
-impl Schema {
-    /// The schema of the field `name` (of the values, for a map). `None` where unknown or free-form.
-    pub fn field(&self, name: &str) -> Option<&'static Schema> {
-        let _ = name;
-        todo!()
-    }
-    /// The schema of a list's items.
-    pub fn items(&self) -> Option<&'static Schema> {
-        todo!()
-    }
-    /// How a strategic merge patch treats this list.
-    pub fn list_patch(&self) -> ListPatch {
-        todo!()
-    }
-    /// Whether a strategic merge patch keeps only the keys named in `$retainKeys`-style unions
-    /// (`x-kubernetes-patch-strategy: retainKeys`).
-    pub fn retain_keys(&self) -> bool {
-        todo!()
-    }
-}
-
-/// Checks the types of `obj`, drops fields the schema does not know, and drops nulls as Go's decoder does.
-/// Gives back the fields it dropped, in document order: the caller refuses, warns or ignores them
-/// (`fieldValidation`). Quantities, times and IntOrString are checked for form too.
-pub fn decode(schema: &Schema, obj: &mut Value) -> Result<Vec<UnknownField>, TypeError> {
-    let _ = (schema, obj);
-    todo!()
-}
+#[cfg(test)]
+mod tests;
