@@ -86,7 +86,11 @@ impl Access {
                 }),
                 ..NamedCluster::default()
             }],
-            auth_infos: vec![NamedAuthInfo { name: name.into(), auth_info: Some(user), ..Default::default() }],
+            auth_infos: vec![NamedAuthInfo {
+                name: name.into(),
+                auth_info: Some(user),
+                ..Default::default()
+            }],
             contexts: vec![NamedContext {
                 name: name.into(),
                 context: Some(Context {

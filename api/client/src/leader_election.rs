@@ -164,9 +164,13 @@ impl LeaderElector {
             _ => Duration::ZERO,
         };
         let time = MicroTime(self.ambient.now());
-        let Some(spec) =
-            plan_record(found.as_ref().and_then(|l| l.spec.as_ref()), &self.identity, unchanged_for, self.timing, time)
-        else {
+        let Some(spec) = plan_record(
+            found.as_ref().and_then(|l| l.spec.as_ref()),
+            &self.identity,
+            unchanged_for,
+            self.timing,
+            time,
+        ) else {
             return Ok(false);
         };
         let written = match found {
@@ -228,7 +232,11 @@ fn plan_record(
         lease_duration_seconds: Some(i32::try_from(timing.lease_duration.as_secs()).unwrap_or(i32::MAX)),
         acquire_time: Some(kept.unwrap_or_else(|| now.clone())),
         renew_time: Some(now),
-        lease_transitions: Some(if ours || current.is_none() { transitions } else { transitions.saturating_add(1) }),
+        lease_transitions: Some(if ours || current.is_none() {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
         ..LeaseSpec::default()
     })
 }
@@ -261,5 +269,81 @@ mod tests {
     fn a_released_lease_is_taken_at_once() {
         let released = LeaseSpec { holder_identity: Some(String::new()), ..Default::default() };
         assert!(plan(Some(&released), "b", 0, 1).is_some());
+    }
+}
+
+#[cfg(test)]
+mod election_tests {
+    use super::*;
+    use crate::fake_api::{FakeApi, ambient};
+    use parking_lot::Mutex;
+    use std::sync::Arc;
+    use tokio::time::timeout;
+
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+
+    fn holder(api: &FakeApi) -> String {
+        api.objects()[0]["spec"]["holderIdentity"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_candidate_takes_over_soon_after_the_first_gives_the_lease_back() {
+        let api = FakeApi::default();
+        let (stop_a, stop_b) = (CancellationToken::new(), CancellationToken::new());
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut candidates = tokio::task::JoinSet::new();
+        for (who, stop) in [("a", &stop_a), ("b", &stop_b)] {
+            let elector = LeaderElector::new(api.client(), "kube-system", "kube-scheduler", who, ambient());
+            let (stop, log) = (stop.clone(), log.clone());
+            candidates.spawn(async move {
+                elector
+                    .lead(stop, |leading| async move {
+                        log.lock().push(who);
+                        leading.cancelled().await;
+                    })
+                    .await
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(*log.lock(), [holder(&api)]);
+        if holder(&api) == "a" {
+            stop_a.cancel()
+        } else {
+            stop_b.cancel()
+        }
+        assert!(candidates.join_next().await.unwrap().unwrap());
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        assert_eq!(log.lock().len(), 2);
+        assert_eq!(holder(&api), log.lock()[1]);
+        stop_a.cancel();
+        stop_b.cancel();
+        assert!(candidates.join_next().await.unwrap().unwrap());
+        assert_eq!(holder(&api), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_cannot_renew_stops_within_the_deadline() {
+        let api = FakeApi::default();
+        let elector = LeaderElector::new(api.client(), "kube-system", "kube-scheduler", "a", ambient());
+        let ended = elector.lead(CancellationToken::new(), |leading| {
+            api.fail(&[500; 100]);
+            async move { leading.cancelled().await }
+        });
+        assert!(!timeout(Duration::from_secs(13), ended).await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_whose_lease_was_taken_stops() {
+        let api = FakeApi::default();
+        let elector = LeaderElector::new(api.client(), "kube-system", "kube-scheduler", "a", ambient());
+        let thief = api.clone();
+        let ended = elector.lead(CancellationToken::new(), |leading| async move {
+            let mut lease = thief.objects()[0].clone();
+            lease["spec"]["holderIdentity"] = "b".into();
+            thief.put(LEASES, "kube-scheduler", lease);
+            leading.cancelled().await;
+        });
+        assert!(!timeout(Duration::from_secs(5), ended).await.unwrap());
+        assert_eq!(holder(&api), "b");
     }
 }

@@ -44,6 +44,8 @@ mod backoff;
 mod connect;
 pub mod dhow;
 pub mod events;
+#[cfg(test)]
+mod fake_api;
 pub mod informer;
 mod leader_election;
 mod object_key;

@@ -111,7 +111,15 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             sequence: 0,
             failures: HashMap::new(),
         };
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), changed: Notify::new(), shutdown, base, cap }) }
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                changed: Notify::new(),
+                shutdown,
+                base,
+                cap,
+            }),
+        }
     }
 
     /// Work on `key`, soon.

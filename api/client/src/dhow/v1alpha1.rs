@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn a_function_writes_its_kind_and_reads_itself_back() {
-        let f = Function::new("default", "hello", FunctionSpec { image: "hello:1".into(), ..Default::default() });
+        let f =
+            Function::new("default", "hello", FunctionSpec { image: "hello:1".into(), ..Default::default() });
         let v = serde_json::to_value(&f).unwrap();
         assert_eq!(
             v,
@@ -146,6 +147,9 @@ mod tests {
         );
         assert_eq!(serde_json::from_value::<Function>(v).unwrap(), f);
         assert_eq!(<Function as kube::Resource>::plural(&()), "functions");
-        assert_eq!(<Function as kube::Resource>::url_path(&(), Some("a")), "/apis/dhow.dev/v1alpha1/namespaces/a/functions");
+        assert_eq!(
+            <Function as kube::Resource>::url_path(&(), Some("a")),
+            "/apis/dhow.dev/v1alpha1/namespaces/a/functions"
+        );
     }
 }

@@ -63,7 +63,8 @@ impl Recorder {
             component: Some(component.to_owned()),
             host: Some(host.to_owned()).filter(|h| !h.is_empty()),
         };
-        let writer = Writer { client, ambient, source, dropped: dropped.clone(), correlator: Correlator::default() };
+        let writer =
+            Writer { client, ambient, source, dropped: dropped.clone(), correlator: Correlator::default() };
         let tasks = TaskTracker::new();
         tasks.spawn(async move { shutdown.run_until_cancelled(writer.run(waiting)).await });
         tasks.close();
@@ -163,7 +164,9 @@ impl Writer {
                 // The name is taken; the next try makes another one.
                 (Err(e), _) if crate::is_already_exists(&e) => {}
                 // Refused: the namespace is going away, or the event is invalid. Trying again does not help.
-                (Err(kube::Error::Api(status)), _) if (400..500).contains(&status.code) && status.code != 429 => {
+                (Err(kube::Error::Api(status)), _)
+                    if (400..500).contains(&status.code) && status.code != 429 =>
+                {
                     tracing::debug!(reason = said.reason, %status, "an event was refused");
                     return false;
                 }
@@ -198,5 +201,66 @@ impl Writer {
             last_timestamp: Some(Time(now)),
             ..Event::default()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::{FakeApi, ambient};
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::Value;
+
+    fn pod() -> Pod {
+        let metadata =
+            ObjectMeta { name: Some("web".into()), namespace: Some("shop".into()), ..Default::default() };
+        Pod { metadata, ..Pod::default() }
+    }
+
+    fn recorder(api: &FakeApi) -> Recorder {
+        Recorder::new(api.client(), ambient(), "kubelet", "n1", CancellationToken::new())
+    }
+
+    /// The events, once `enough` holds for them.
+    async fn events(api: &FakeApi, enough: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        for _ in 0..1000 {
+            let events = api.objects();
+            if enough(&events) {
+                return events;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not enough events: {:?}", api.objects());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn equal_events_are_one_object_with_a_count() {
+        let api = FakeApi::default();
+        let r = recorder(&api);
+        r.event(&pod(), EventType::Warning, "BackOff", "again");
+        r.event(&pod(), EventType::Warning, "BackOff", "again");
+        r.event(&pod(), EventType::Warning, "BackOff", "again");
+        let events = events(&api, |e| e.first().is_some_and(|e| e["count"] == 3)).await;
+        assert_eq!(events.len(), 1);
+        let e = &events[0];
+        assert!(e["metadata"]["name"].as_str().unwrap().starts_with("web."));
+        assert_eq!(e["involvedObject"]["kind"], "Pod");
+        assert_eq!((&e["metadata"]["namespace"], &e["source"]["host"]), (&"shop".into(), &"n1".into()));
+        assert_eq!(r.dropped(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_faulty_server_loses_no_event_and_a_full_queue_only_counts() {
+        let api = FakeApi::default();
+        api.fail(&[500, 503]);
+        let r = recorder(&api);
+        r.event(&pod(), EventType::Normal, "Started", "x".repeat(5000));
+        let first = events(&api, |e| e.len() == 1).await;
+        assert_eq!(first[0]["message"].as_str().unwrap().len(), MESSAGE_BYTES);
+        api.fail(&[500; 100_000]);
+        for i in 0..WAITING + 50 {
+            r.event(&pod(), EventType::Normal, "Started", format!("m{i}"));
+        }
+        assert_eq!(r.dropped(), 50);
     }
 }

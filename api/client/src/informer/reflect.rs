@@ -48,7 +48,6 @@ pub(super) async fn run<K: Object>(client: &Client, source: &Source<K>, store: &
                 Ok((objects, version)) => {
                     tracing::debug!(path = source.path(), count = objects.len(), version, "listed");
                     store.replace(objects);
-                    backoff.reset();
                     Phase::Watch(version)
                 }
                 Err(error) => {
@@ -60,8 +59,7 @@ pub(super) async fn run<K: Object>(client: &Client, source: &Source<K>, store: &
             Phase::Watch(version) => match watch(client, source, store, version, &mut backoff).await {
                 Ended::At(version) => Phase::Watch(version),
                 Ended::Expired => {
-                    // client-go lists again at once; a server that expires everything is met by the backoff,
-                    // which only an event or a successful list resets.
+                    sleep(backoff.next_delay()).await;
                     Phase::List
                 }
             },
@@ -100,7 +98,6 @@ async fn watch<K: Object>(
                 break 'watch Some(status.to_string());
             }
             heard = true;
-            backoff.reset();
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     advance(&mut version, &object);
@@ -115,10 +112,15 @@ async fn watch<K: Object>(
             }
         }
     };
+    // A successful list alone does not end the backoff: a server may answer lists and refuse every watch.
+    let healthy = heard || started.elapsed() >= SHORT_WATCH;
+    if healthy {
+        backoff.reset();
+    }
     if let Some(why) = failure {
         tracing::warn!(path = source.path(), error = why, "the watch failed, trying again");
         sleep(backoff.next_delay()).await;
-    } else if !heard && started.elapsed() < SHORT_WATCH {
+    } else if !healthy {
         tracing::debug!(path = source.path(), "the watch ended at once");
         sleep(backoff.next_delay()).await;
     }

@@ -94,8 +94,7 @@ impl<K: Object> Source<K> {
         };
         let mut items = Vec::new();
         loop {
-            let mut request =
-                Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)?;
+            let mut request = Request::new(&self.path).list(&params).map_err(kube::Error::BuildRequest)?;
             if self.metadata_only {
                 request.headers_mut().insert(ACCEPT, METADATA);
             }
@@ -131,13 +130,17 @@ impl<K: Object> Source<K> {
             request.headers_mut().insert(ACCEPT, METADATA_EVENTS);
         }
         let finish = self.finish.clone();
-        Ok(client.request_events::<K>(request).await?.map(move |result: Result<WatchEvent<K>, kube::Error>| {
-            result.map(|mut event| {
-                if let WatchEvent::Added(o) | WatchEvent::Modified(o) | WatchEvent::Deleted(o) = &mut event {
-                    finish(o);
-                }
-                event
-            })
-        }))
+        Ok(client.request_events::<K>(request).await?.map(
+            move |result: Result<WatchEvent<K>, kube::Error>| {
+                result.map(|mut event| {
+                    if let WatchEvent::Added(o) | WatchEvent::Modified(o) | WatchEvent::Deleted(o) =
+                        &mut event
+                    {
+                        finish(o);
+                    }
+                    event
+                })
+            },
+        ))
     }
 }

@@ -1,0 +1,252 @@
+//! A small API server for this crate's tests: objects by path, list in pages, watch, and faults on request.
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use kube::Client;
+use kube::client::Body;
+use machinery::ambient::Ambient;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
+type Frames = mpsc::Sender<Value>;
+
+#[derive(Default)]
+struct State {
+    revision: u64,
+    /// Objects by full path.
+    objects: BTreeMap<String, Value>,
+    /// What happened, for watches that begin later: revision, path, frame.
+    history: Vec<(u64, String, Value)>,
+    watches: Vec<(String, Frames)>,
+    requests: Vec<String>,
+    /// Answers to give instead, first to last: a status code.
+    failures: Vec<u16>,
+    /// Watches end as soon as they begin.
+    closes_watches: bool,
+    /// Watches are refused: every version is too old.
+    expires_watches: bool,
+    page: usize,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeApi {
+    state: Arc<Mutex<State>>,
+}
+
+/// An ambient for tests: tokio's clock and a counter.
+pub(crate) fn ambient() -> Ambient {
+    let start = tokio::time::Instant::now();
+    let counter = std::sync::atomic::AtomicU64::new(1);
+    Ambient::new(
+        move || jiff::Timestamp::UNIX_EPOCH + start.elapsed(),
+        move || counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+    )
+}
+
+impl FakeApi {
+    pub(crate) fn client(&self) -> Client {
+        let api = self.clone();
+        crate::in_process(tower::service_fn(move |r| api.clone().answer(r)), "default")
+    }
+
+    /// Lists answer with so many objects at most.
+    pub(crate) fn with_page(self, page: usize) -> Self {
+        self.state.lock().page = page;
+        self
+    }
+
+    /// The collection `path` gets an object called `name`; watchers hear of it.
+    pub(crate) fn put(&self, path: &str, name: &str, mut object: Value) {
+        let mut s = self.state.lock();
+        s.revision += 1;
+        let full = format!("{path}/{name}");
+        let old = s.objects.get(&full);
+        let created = old.is_none();
+        let uid = old.map_or_else(|| json!(format!("uid-{}", s.revision)), |o| o["metadata"]["uid"].clone());
+        object["metadata"]["name"] = json!(name);
+        object["metadata"]["uid"] = uid;
+        object["metadata"]["resourceVersion"] = json!(s.revision.to_string());
+        s.objects.insert(full.clone(), object.clone());
+        s.send(&full, json!({ "type": if created { "ADDED" } else { "MODIFIED" }, "object": object }));
+    }
+
+    pub(crate) fn remove(&self, path: &str, name: &str) {
+        let mut s = self.state.lock();
+        s.revision += 1;
+        let full = format!("{path}/{name}");
+        let mut object = s.objects.remove(&full).unwrap();
+        object["metadata"]["resourceVersion"] = json!(s.revision.to_string());
+        s.send(&full, json!({ "type": "DELETED", "object": object }));
+    }
+
+    /// Changes objects as if no watcher had heard of it, then tells every watcher that its version is too old.
+    pub(crate) fn expire(&self, change: impl FnOnce(&FakeApi)) {
+        let watches = std::mem::take(&mut self.state.lock().watches);
+        change(self);
+        let gone = json!({ "type": "ERROR", "object": status(410, "Expired") });
+        for (_, frames) in watches {
+            frames.try_send(gone.clone()).unwrap();
+        }
+    }
+
+    pub(crate) fn close_watches(&self) {
+        let mut s = self.state.lock();
+        s.watches.clear();
+        s.closes_watches = true;
+    }
+
+    pub(crate) fn expire_watches(&self) {
+        self.state.lock().expires_watches = true;
+    }
+
+    pub(crate) fn fail(&self, codes: &[u16]) {
+        self.state.lock().failures = codes.to_vec();
+    }
+
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.state.lock().requests.clone()
+    }
+
+    pub(crate) fn objects(&self) -> Vec<Value> {
+        self.state.lock().objects.values().cloned().collect()
+    }
+
+    async fn answer(self, request: Request<Body>) -> Result<Reply, Infallible> {
+        // One turn of the scheduler, as any server takes.
+        tokio::task::yield_now().await;
+        let (parts, body) = request.into_parts();
+        let body: Value =
+            serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let mut s = self.state.lock();
+        s.requests.push(format!("{} {path}?{query}", parts.method));
+        if !s.failures.is_empty() {
+            let code = s.failures.remove(0);
+            return Ok(reply(code, &status(code, "Faulty")));
+        }
+        if query.contains("watch=true") {
+            return Ok(s.watch(&path, &query));
+        }
+        Ok(match parts.method {
+            Method::GET => match s.objects.get(&path) {
+                Some(object) => reply(200, object),
+                None if s.is_collection(&path) => s.list(&path, &query),
+                None => reply(404, &status(404, "NotFound")),
+            },
+            Method::POST => {
+                let name = body["metadata"]["name"].as_str().unwrap().to_owned();
+                if s.objects.contains_key(&format!("{path}/{name}")) {
+                    return Ok(reply(409, &status(409, "AlreadyExists")));
+                }
+                drop(s);
+                self.put(&path, &name, body);
+                reply(201, &self.state.lock().objects[&format!("{path}/{name}")])
+            }
+            Method::PUT => {
+                let Some(held) = s.objects.get(&path) else {
+                    return Ok(reply(404, &status(404, "NotFound")));
+                };
+                if held["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"] {
+                    return Ok(reply(409, &status(409, "Conflict")));
+                }
+                drop(s);
+                let (collection, name) = path.rsplit_once('/').unwrap();
+                self.put(collection, name, body);
+                reply(200, &self.state.lock().objects[&path])
+            }
+            Method::PATCH => {
+                let Some(mut held) = s.objects.get(&path).cloned() else {
+                    return Ok(reply(404, &status(404, "NotFound")));
+                };
+                drop(s);
+                for (k, v) in body.as_object().unwrap() {
+                    held[k] = v.clone();
+                }
+                let (collection, name) = path.rsplit_once('/').unwrap();
+                self.put(collection, name, held);
+                reply(200, &self.state.lock().objects[&path])
+            }
+            _ => reply(405, &status(405, "MethodNotAllowed")),
+        })
+    }
+}
+
+impl State {
+    fn is_collection(&self, path: &str) -> bool {
+        !path.starts_with("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/")
+    }
+
+    fn send(&mut self, path: &str, frame: Value) {
+        self.history.push((self.revision, path.to_owned(), frame.clone()));
+        self.watches.retain(|(prefix, frames)| {
+            !path.starts_with(prefix.as_str()) || frames.try_send(frame.clone()).is_ok()
+        });
+    }
+
+    fn list(&self, path: &str, query: &str) -> Reply {
+        let from = query.split('&').find_map(|p| p.strip_prefix("continue=")).unwrap_or_default();
+        let prefix = format!("{path}/");
+        let mut all = self
+            .objects
+            .iter()
+            .filter(|(k, _)| k.starts_with(&prefix) && k.replace('/', ".").as_str() > from);
+        let page = if self.page == 0 { usize::MAX } else { self.page };
+        let mut items = Vec::new();
+        let mut last = String::new();
+        for (k, v) in all.by_ref().take(page) {
+            items.push(v.clone());
+            last = k.replace('/', ".");
+        }
+        let more = all.next().is_some();
+        reply(
+            200,
+            &json!({
+                "apiVersion": "v1", "kind": "List", "items": items,
+                "metadata": { "resourceVersion": self.revision.to_string(), "continue": if more { last } else { String::new() } },
+            }),
+        )
+    }
+
+    fn watch(&mut self, path: &str, query: &str) -> Reply {
+        if self.expires_watches {
+            return reply(410, &status(410, "Expired"));
+        }
+        let (frames, waiting) = mpsc::channel::<Value>(4096);
+        let since: u64 = query
+            .split('&')
+            .find_map(|p| p.strip_prefix("resourceVersion="))
+            .and_then(|v| v.parse().ok())
+            .unwrap_or_default();
+        let prefix = format!("{path}/");
+        for (_, _, frame) in self.history.iter().filter(|(v, p, _)| *v > since && p.starts_with(&prefix)) {
+            frames.try_send(frame.clone()).unwrap();
+        }
+        if !self.closes_watches {
+            self.watches.push((prefix, frames));
+        }
+        let stream = futures::stream::unfold(waiting, |mut waiting| async move {
+            let frame = waiting.recv().await?;
+            let line = Bytes::from(format!("{frame}\n"));
+            Some((Ok::<_, Infallible>(http_body::Frame::data(line)), waiting))
+        });
+        Response::new(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+fn status(code: u16, reason: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": code,
+            "reason": reason, "message": reason })
+}
+
+fn reply(code: u16, body: &Value) -> Reply {
+    let mut r = Response::new(Full::new(Bytes::from(body.to_string())).boxed_unsync());
+    *r.status_mut() = StatusCode::from_u16(code).unwrap();
+    r
+}
