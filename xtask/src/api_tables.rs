@@ -158,7 +158,7 @@ fn special(message: &str) -> Option<&'static str> {
         ("v1", "MicroTime") => "u",
         ("intstr", "IntOrString") => "x",
         ("v1", "FieldsV1") | ("runtime", "RawExtension") => "r",
-        (_, "ExtraValue") | ("v1", "Verbs") => "e",
+        (_, "ExtraValue" | "AttestationValue") | ("v1", "Verbs") => "e",
         _ => return None,
     })
 }
@@ -240,7 +240,7 @@ fn is_inline(messages: &BTreeMap<&str, Vec<Tag>>, message: &str, outer: &Map<Str
 
 /// The message inside a field's type, if there is one, by its full name.
 fn child<'a>(messages: &BTreeMap<&'a str, Vec<Tag<'a>>>, message: &str, kind: &'a str) -> Option<&'a str> {
-    let kind = kind.strip_prefix("map<string, ").and_then(|k| k.strip_suffix('>')).unwrap_or(kind);
+    let kind = map_values(kind).unwrap_or(kind).trim_start_matches('.');
     if let Some((full, _)) = messages.get_key_value(kind) {
         return Some(full);
     }
@@ -253,8 +253,13 @@ fn child<'a>(messages: &BTreeMap<&'a str, Vec<Tag<'a>>>, message: &str, kind: &'
     kind.contains('.').then_some(kind)
 }
 
+/// The type of the values, for a map.
+fn map_values(kind: &str) -> Option<&str> {
+    kind.strip_prefix("map<string, ")?.strip_suffix('>')
+}
+
 fn wire_code(t: &Tag, inner: Option<&str>, index: &BTreeMap<&str, usize>) -> Result<String> {
-    let map = t.kind.strip_prefix("map<string, ").and_then(|k| k.strip_suffix('>'));
+    let map = map_values(t.kind);
     let element = map.unwrap_or(t.kind);
     let code = match (inner, element) {
         (Some(m), _) => format!(">{}", index.get(m).with_context(|| format!("no message {m}"))?),

@@ -51,8 +51,15 @@ pub fn v2_document() -> &'static [u8] {
     static DOCUMENT: OnceLock<Vec<u8>> = OnceLock::new();
     DOCUMENT.get_or_init(|| v2::document(resource::all(), &definitions()).to_string().into_bytes())
 }
-/// `GET /openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`: the same document as gnostic's
-/// `openapi.v2.Document`. kubectl 1.27 and 1.28 read nothing else before an apply.
+/// The `Content-Type` of [`v2_protobuf`]. Clients ask for it under an older spelling as well, with `@` before `v1.0`
+/// ([`V2_PROTOBUF_ACCEPT`]), but refuse an answer that is spelt so: `@` may not stand in a media type.
+pub const V2_PROTOBUF_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What clients put into `Accept` to get [`v2_protobuf`].
+pub const V2_PROTOBUF_ACCEPT: [&str; 2] =
+    [V2_PROTOBUF_TYPE, "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"];
+
+/// `GET /openapi/v2` as [`V2_PROTOBUF_TYPE`]: the same document as gnostic's `openapi.v2.Document`. kubectl 1.27 and
+/// 1.28 read nothing else before an apply.
 pub fn v2_protobuf() -> &'static [u8] {
     static DOCUMENT: OnceLock<Vec<u8>> = OnceLock::new();
     DOCUMENT.get_or_init(|| gnostic::encode(&v2::document(resource::all(), &definitions())))
