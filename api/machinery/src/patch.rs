@@ -1,6 +1,14 @@
 //! Patches: JSON (RFC 6902), merge (RFC 7386), strategic merge (Kubernetes).
-use crate::schema::Schema;
-use serde_json::Value;
+//!
+//! Each is a pure function from a document and a patch to the patched document; on an error the document is as
+//! it was.
+mod json;
+mod merge;
+mod strategic;
+
+pub use json::json;
+pub use merge::merge;
+pub use strategic::strategic;
 
 /// Why a patch was refused. `Malformed` is a 400, `Unprocessable` a 422.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,19 +22,6 @@ pub enum Error {
 /// Most operations in one JSON patch: kube-apiserver's `MaxJSONPatchOperations`.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
 
-/// Applies a JSON patch.
-pub fn json(obj: &mut Value, patch: &Value) -> Result<(), Error> {
-    let _ = (obj, patch);
-    todo!()
-}
-/// Applies a merge patch.
-pub fn merge(obj: &mut Value, patch: &Value) {
-    let _ = (obj, patch);
-    todo!()
-}
-/// Applies a strategic merge patch along `schema`, with `$patch`, `$deleteFromPrimitiveList/`,
-/// `$setElementOrder/` and `$retainKeys`.
-pub fn strategic(obj: &mut Value, patch: &Value, schema: &Schema) -> Result<(), Error> {
-    let _ = (obj, patch, schema);
-    todo!()
-}
+/// How much the `copy` operations of one JSON patch may add: kube-apiserver's `JSONPatchMaxCopyBytes`. Without it
+/// a few operations that copy a field into itself fill the memory.
+pub const MAX_JSON_PATCH_COPY_BYTES: usize = 3 << 20;
