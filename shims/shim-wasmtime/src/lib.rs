@@ -1,1 +1,148 @@
+//! Runs WebAssembly: the shim whose containers are sandboxes inside the runtime's own process.
+//!
+//! Purpose: turn one WebAssembly binary and a [`ContainerSpec`] into a [`Container`]. Three kinds of binary are
+//! taken: a WASI preview 1 module and a WASI preview 2 command component run once, from start to exit; a
+//! `wasi:http` component is served on the pod's address, with a fresh instance for every request.
+//!
+//! Invariant: no guest can hold a thread, a byte or a socket beyond its limits. It is interrupted every
+//! [`limits::EPOCH_TICK`], its memory is counted before it grows, its requests and connections are bounded, and
+//! what it may connect to is decided after the name was resolved. An http container holds no instance between
+//! requests, and a process without wasm containers has not even built the engine.
+//!
+//! ```text
+//!   create ─► form: what do the bytes say? ─► code: memory ─► sealed file ─► compile (one per core)
+//!                                               │ Prepared, shared by all containers of the digest
+//!   start ──► command: one store, one call ─────┤
+//!             http:    listener ─► request ─► one store, one call
+//!                                               │ account (memory)  meter (CPU)  preopen (files)
+//!   wait ◄── ending: exit code, reason, backtrace
+//! ```
+mod account;
+mod code;
+mod command;
+mod container;
+mod ending;
+mod executor;
+mod form;
+mod guest;
+mod host;
+mod http_server;
+pub mod limits;
+mod meter;
+mod outbound;
+mod preopen;
+mod request_body;
+mod sealed;
+mod stdio;
+mod ticker;
 
+use async_trait::async_trait;
+use shim::{Clock, Container, ContainerSpec, Error, ImageContent, ImageKind, Output, Shim};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What the shim needs to know of its machine.
+#[derive(Clone)]
+pub struct Config {
+    /// Where compiled code is kept between runs. Made with mode 0700; only this shim writes there.
+    pub cache_dir: PathBuf,
+    /// Stamps the end of containers.
+    pub now: Clock,
+    /// The parts of 127.0.0.0/8 that guests may connect to: the pods' and services' addresses of a cluster that
+    /// lives on one machine. All other loopback addresses belong to the node and are refused.
+    pub reachable_loopback: Vec<(Ipv4Addr, u8)>,
+    /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
+    pub max_instances: u32,
+}
+
+impl Config {
+    /// The usual configuration, with the default pod and service ranges of a rootless cluster.
+    pub fn new(cache_dir: PathBuf, now: Clock) -> Self {
+        Self {
+            cache_dir,
+            now,
+            reachable_loopback: vec![(Ipv4Addr::new(127, 42, 0, 0), 16), (Ipv4Addr::new(127, 96, 0, 0), 16)],
+            max_instances: limits::MAX_INSTANCES,
+        }
+    }
+}
+
+/// The shim. Cheap to make: the engine is built with the first container.
+pub struct WasmtimeShim {
+    config: Arc<Config>,
+    host: tokio::sync::OnceCell<Arc<host::Host>>,
+    shutdown: CancellationToken,
+}
+
+impl WasmtimeShim {
+    /// `shutdown` ends all containers: http servers finish what they answer, commands stop at once.
+    pub fn new(config: Config, shutdown: CancellationToken) -> Self {
+        Self { config: Arc::new(config), host: tokio::sync::OnceCell::new(), shutdown }
+    }
+
+    async fn host(&self) -> Result<&Arc<host::Host>, Error> {
+        self.host
+            .get_or_try_init(|| async {
+                let config = self.config.clone();
+                tokio::task::spawn_blocking(move || host::Host::new(&config).map(Arc::new))
+                    .await
+                    .map_err(|e| Error::Unavailable(format!("building the wasm engine failed: {e}")))?
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Shim for WasmtimeShim {
+    fn handler(&self) -> &str {
+        "wasmtime"
+    }
+
+    fn image_kind(&self) -> ImageKind {
+        ImageKind::Wasm
+    }
+
+    fn ready(&self) -> Result<(), Error> {
+        sealed::ensure_private_dir(&self.config.cache_dir)
+    }
+
+    async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error> {
+        let ImageContent::Wasm { path, digest } = &spec.image else {
+            return Err(Error::InvalidSpec(format!(
+                "{}: the image is a Linux root filesystem, which the wasmtime runtime class cannot run; \
+                 remove runtimeClassName or use an image that holds WebAssembly",
+                spec.display_name
+            )));
+        };
+        if spec.terminal {
+            return Err(Error::InvalidSpec(format!(
+                "{}: a WebAssembly container has no terminal; set tty to false",
+                spec.display_name
+            )));
+        }
+        let host = self.host().await?;
+        let prepared = host
+            .code
+            .prepare(host, path, digest)
+            .await
+            .map_err(|e| named(e, &spec.display_name))?;
+        container::WasmContainer::create(host.clone(), self.config.clone(), prepared, spec, &self.shutdown)
+            .await
+            .map(|container| container as Arc<dyn Container>)
+    }
+
+    async fn adopt(&self, _: &str, _: PathBuf, _: Arc<dyn Output>) -> Result<Option<Arc<dyn Container>>, Error> {
+        // A sandbox lives and dies with the process that holds it.
+        Ok(None)
+    }
+}
+
+/// Puts the container's name before what is wrong with its image.
+fn named(error: Error, name: &str) -> Error {
+    match error {
+        Error::InvalidImage(text) => Error::InvalidImage(format!("{name}: {text}")),
+        other => other,
+    }
+}

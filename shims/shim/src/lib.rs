@@ -87,6 +87,9 @@ pub enum Stream {
     Stderr,
 }
 
+/// Tells the time an [`Exit`] is stamped with. Handed in, so that tests decide what time it is.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
 /// Standard input of a container.
 pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
 
@@ -182,7 +185,12 @@ pub trait Shim: Send + Sync + 'static {
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
     /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when
     /// there is none of that id (always, for containers that live inside the process).
-    async fn adopt(&self, id: &str, state_dir: PathBuf, output: Arc<dyn Output>) -> Result<Option<Arc<dyn Container>>, Error>;
+    async fn adopt(
+        &self,
+        id: &str,
+        state_dir: PathBuf,
+        output: Arc<dyn Output>,
+    ) -> Result<Option<Arc<dyn Container>>, Error>;
 }
 
 /// One container.

@@ -1,0 +1,284 @@
+//! From a file to something that can be started: memory, then disk, then the compiler.
+//!
+//! Invariant: containers of one digest share one compiled program; one digest is compiled once at a time, and no
+//! more compilations run than there are cores. Compiled code comes from the disk only through [`Sealed`].
+use crate::form::{Form, to_binary};
+use crate::guest::{ComponentState, ModuleState};
+use crate::host::Host;
+use crate::limits::{MAX_BINARY_BYTES, MAX_CACHE_BYTES};
+use crate::sealed::Sealed;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use shim::Error;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use tokio::sync::Semaphore;
+use wasmtime::component::Component;
+use wasmtime::{Engine, InstancePre, Module, Precompiled};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+/// Changes when what is kept beside wasmtime's own format changes.
+const CACHE_FORMAT: u32 = 1;
+
+/// A program with all its imports resolved.
+pub(crate) enum Program {
+    Module(InstancePre<ModuleState>),
+    Command(CommandPre<ComponentState>),
+    Http(ProxyPre<ComponentState>),
+}
+
+pub(crate) struct Prepared {
+    pub(crate) program: Program,
+    /// What the memories of one instance hold from the start.
+    pub(crate) initial_bytes: u64,
+}
+
+enum Loaded {
+    Module(Module),
+    Component(Component),
+}
+
+/// One digest: locked while it is loaded or compiled.
+type Slot = Arc<tokio::sync::Mutex<Weak<Prepared>>>;
+
+pub(crate) struct CodeCache {
+    sealed: Sealed,
+    /// Engine version and settings, processor and system: what compiled code depends on beside its source.
+    compatibility: String,
+    known: Mutex<HashMap<String, Slot>>,
+    compiling: Semaphore,
+}
+
+impl CodeCache {
+    pub(crate) fn open(dir: &Path, engine: &Engine) -> Result<Self, Error> {
+        let mut hasher = DefaultHasher::new();
+        CACHE_FORMAT.hash(&mut hasher);
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            sealed: Sealed::open_dir(dir, MAX_CACHE_BYTES)?,
+            compatibility: format!("{target}-{:016x}", hasher.finish()),
+            known: Mutex::default(),
+            compiling: Semaphore::new(cores),
+        })
+    }
+
+    /// Gives the program of a digest, ready to be instantiated.
+    pub(crate) async fn prepare(&self, host: &Arc<Host>, path: &Path, digest: &str) -> Result<Arc<Prepared>, Error> {
+        let slot = self.slot(digest);
+        let mut known = slot.lock().await;
+        if let Some(prepared) = known.upgrade() {
+            return Ok(prepared);
+        }
+        let stopped = |e: &dyn std::fmt::Display| Error::Unavailable(format!("loading {digest} failed: {e}"));
+        let _turn = self.compiling.acquire().await.map_err(|e| stopped(&e))?;
+        let (host, path, digest_of_task) = (host.clone(), path.to_owned(), digest.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || {
+            let loaded = host.code.load(&host.engine, &path, &digest_of_task)?;
+            link(&host, loaded).map(Arc::new)
+        })
+        .await
+        .map_err(|e| stopped(&e))??;
+        *known = Arc::downgrade(&prepared);
+        Ok(prepared)
+    }
+
+    fn slot(&self, digest: &str) -> Slot {
+        let mut known = self.known.lock();
+        // Every container that starts comes by here: forgetting the dead ones now keeps the map as small as the
+        // set of live programs.
+        known.retain(|_, slot| {
+            Arc::strong_count(slot) > 1 || slot.try_lock().map_or(true, |program| program.strong_count() > 0)
+        });
+        known.entry(digest.to_owned()).or_default().clone()
+    }
+
+    fn load(&self, engine: &Engine, path: &Path, digest: &str) -> Result<Loaded, Error> {
+        let name = cache_name(digest, &self.compatibility)?;
+        if let Some(file) = self.sealed.open(&name) {
+            match deserialize(engine, &file) {
+                Ok(loaded) => return Ok(loaded),
+                Err(e) => tracing::warn!(%digest, error = %format!("{e:#}"), "compiled code is made anew"),
+            }
+        }
+        let bytes = read_binary(path, digest)?;
+        let (form, binary) = to_binary(&bytes)?;
+        let invalid = |e: wasmtime::Error| Error::InvalidImage(format!("the WebAssembly binary is not valid: {e:#}"));
+        let compiled = match form {
+            Form::Module => engine.precompile_module(&binary),
+            Form::Component => engine.precompile_component(&binary),
+        }
+        .map_err(invalid)?;
+        // Code that is mapped from a file can be dropped from memory when memory is short; so the fresh code is
+        // used from the file too, where it could be written.
+        let loaded = match self.sealed.put(&name, &compiled) {
+            Ok(file) => deserialize(engine, &file),
+            Err(e) => {
+                tracing::warn!(%digest, error = %e, "compiled code could not be kept; it will be compiled again");
+                // SAFETY: these bytes are what the engine has just made.
+                match form {
+                    Form::Module => unsafe { Module::deserialize(engine, &compiled) }.map(Loaded::Module),
+                    Form::Component => unsafe { Component::deserialize(engine, &compiled) }.map(Loaded::Component),
+                }
+            }
+        };
+        drop(compiled);
+        return_free_memory();
+        loaded.map_err(|e| Error::Unavailable(format!("loading the compiled code of {digest} failed: {e:#}")))
+    }
+}
+
+/// The compiler leaves hundreds of megabytes in the allocator's free lists; a node wants them back.
+fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes no pointers and may be called at any time.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+fn cache_name(digest: &str, compatibility: &str) -> Result<String, Error> {
+    let plain = digest.replace(':', "-");
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if plain.is_empty() || plain.len() > 150 || !plain.chars().all(safe) {
+        return Err(Error::InvalidImage(format!("{digest:?} is not a digest")));
+    }
+    Ok(format!("{plain}.{compatibility}"))
+}
+
+fn read_binary(path: &Path, digest: &str) -> Result<Vec<u8>, Error> {
+    let io = |source| Error::Io { what: format!("reading {}", path.display()), source };
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if length > MAX_BINARY_BYTES {
+        return Err(Error::InvalidImage(format!(
+            "the WebAssembly binary is {length} bytes long, this node takes at most {MAX_BINARY_BYTES}"
+        )));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    if let Some(expected) = digest.strip_prefix("sha256:") {
+        let actual = hex::encode(Sha256::digest(&bytes));
+        if actual != expected {
+            return Err(Error::InvalidImage(format!(
+                "the image's file has digest sha256:{actual} instead of {digest}; pull it again"
+            )));
+        }
+    }
+    Ok(bytes)
+}
+
+fn deserialize(engine: &Engine, file: &PathBuf) -> wasmtime::Result<Loaded> {
+    // SAFETY: `Sealed` has verified that this node wrote these bytes, and nobody else may write in its directory.
+    unsafe {
+        match Engine::detect_precompiled_file(file)? {
+            Some(Precompiled::Module) => Module::deserialize_file(engine, file).map(Loaded::Module),
+            Some(Precompiled::Component) => Component::deserialize_file(engine, file).map(Loaded::Component),
+            None => Err(wasmtime::format_err!("not compiled code")),
+        }
+    }
+}
+
+fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
+    match loaded {
+        Loaded::Module(module) => {
+            let pre = host.modules.instantiate_pre(&module).map_err(|e| explain_module_import(&e))?;
+            if module.get_export("_start").is_none() {
+                return Err(Error::InvalidImage(
+                    "the WebAssembly module exports no _start: it is a library, not a program".to_owned(),
+                ));
+            }
+            let needs = module.resources_required();
+            let initial_bytes = u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0);
+            Ok(Prepared { program: Program::Module(pre), initial_bytes })
+        }
+        Loaded::Component(component) => {
+            let ty = component.component_type();
+            let exports: Vec<&str> = ty.exports(&host.engine).map(|(name, _)| name).collect();
+            let kind = component_kind(&exports)?;
+            let pre = host.components.instantiate_pre(&component).map_err(|e| {
+                let imports: Vec<&str> = ty.imports(&host.engine).map(|(name, _)| name).collect();
+                explain_component_import(&imports, &e)
+            })?;
+            let needs = component.resources_required();
+            let initial_bytes = needs
+                .map_or(0, |needs| u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0));
+            let invalid = |e: wasmtime::Error| Error::InvalidImage(format!("the component's exports: {e:#}"));
+            let program = match kind {
+                ComponentKind::Http => Program::Http(ProxyPre::new(pre).map_err(invalid)?),
+                ComponentKind::Command => Program::Command(CommandPre::new(pre).map_err(invalid)?),
+            };
+            Ok(Prepared { program, initial_bytes })
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ComponentKind {
+    Http,
+    Command,
+}
+
+fn component_kind(exports: &[&str]) -> Result<ComponentKind, Error> {
+    let exported = |interface: &str| exports.iter().any(|name| name.split('@').next() == Some(interface));
+    if exported("wasi:http/incoming-handler") {
+        return Ok(ComponentKind::Http);
+    }
+    if exported("wasi:cli/run") {
+        return Ok(ComponentKind::Command);
+    }
+    let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
+    Err(Error::InvalidImage(format!(
+        "the component exports {has}, but neither wasi:http/incoming-handler (a server) nor wasi:cli/run (a command) \
+         of WASI 0.2"
+    )))
+}
+
+fn explain_module_import(error: &wasmtime::Error) -> Error {
+    Error::InvalidImage(match error.downcast_ref::<wasmtime::UnknownImportError>() {
+        Some(unknown) => format!(
+            "the WebAssembly module imports {}::{}, which this node does not offer",
+            unknown.module(),
+            unknown.name()
+        ),
+        None => format!("the WebAssembly module does not fit this node: {error:#}"),
+    })
+}
+
+fn explain_component_import(imports: &[&str], error: &wasmtime::Error) -> Error {
+    let text = format!("{error:#}");
+    let import = imports.iter().find(|name| text.contains(&format!("`{name}`")));
+    Error::InvalidImage(match import {
+        Some(import) if text.contains("not found in the linker") => {
+            format!("the component imports {import}, which this node does not offer")
+        }
+        Some(import) => format!("the component imports {import} in a form this node does not offer: {text}"),
+        None => format!("the component does not fit this node: {text}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_is_a_server_before_it_is_a_command() {
+        let kind = |exports: &[&str]| component_kind(exports);
+        assert_eq!(
+            kind(&["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.6"]).unwrap(),
+            ComponentKind::Http
+        );
+        assert_eq!(kind(&["wasi:cli/run@0.2.3"]).unwrap(), ComponentKind::Command);
+        let error = kind(&["foo:bar/baz"]).unwrap_err().to_string();
+        assert!(error.contains("exports foo:bar/baz, but neither"), "{error}");
+    }
+
+    #[test]
+    fn a_digest_that_could_leave_the_cache_is_refused() {
+        assert!(cache_name("sha256:ab12", "x").is_ok());
+        assert!(cache_name("../../etc/passwd", "x").is_err());
+        assert!(cache_name("", "x").is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! From what wasmtime says to what Kubernetes says: exit code, reason, message.
+use crate::account::MemoryExceeded;
+use crate::limits::MAX_MESSAGE_BYTES;
+use shim::Exit;
+use std::time::SystemTime;
+use wasmtime_wasi::I32Exit;
+
+/// A trap is to WebAssembly what an abort is to a process: 128 + SIGABRT.
+pub(crate) const TRAP_CODE: i32 = 128 + 6;
+/// What the kernel does beyond a memory limit: 128 + SIGKILL.
+const OUT_OF_MEMORY_CODE: i32 = 128 + 9;
+
+/// How a guest's call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Exited(i32),
+    Signalled(i32),
+    OutOfMemory(MemoryExceeded),
+    /// The trap with its backtrace.
+    Trapped(String),
+    /// It could not be started for want of something on this node.
+    NoRoom(String),
+}
+
+/// Reads an error of a guest's call.
+pub(crate) fn ending_of(error: &wasmtime::Error) -> Ending {
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Ending::Exited(exit.0);
+    }
+    if let Some(exceeded) = error.downcast_ref::<MemoryExceeded>() {
+        return Ending::OutOfMemory(*exceeded);
+    }
+    if error.is::<wasmtime::PoolConcurrencyLimitError>() {
+        return Ending::NoRoom(format!("this node runs as many WebAssembly instances as it can: {error:#}"));
+    }
+    Ending::Trapped(format!("{error:?}"))
+}
+
+impl Ending {
+    /// What the container's log should say of it beside the guest's own words.
+    pub(crate) fn log_line(&self) -> Option<String> {
+        match self {
+            Self::Exited(_) | Self::Signalled(_) => None,
+            Self::OutOfMemory(exceeded) => Some(format!("{exceeded}\n")),
+            Self::Trapped(text) | Self::NoRoom(text) => Some(format!("{}\n", text.trim_end())),
+        }
+    }
+
+    pub(crate) fn into_exit(self, finished_at: SystemTime) -> Exit {
+        let (code, reason, message) = match self {
+            // Exit codes are a byte, as everywhere.
+            Self::Exited(0) => (0, "Completed", String::new()),
+            Self::Exited(code) => (code & 0xff, "Error", String::new()),
+            Self::Signalled(signal) => (128 + signal, "Error", String::new()),
+            Self::OutOfMemory(exceeded) => (OUT_OF_MEMORY_CODE, "OOMKilled", exceeded.to_string()),
+            Self::Trapped(text) => (TRAP_CODE, "Error", text),
+            Self::NoRoom(text) => (128, "ContainerCannotRun", text),
+        };
+        Exit { code, reason: reason.to_owned(), message: shorten(message), finished_at }
+    }
+}
+
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE_BYTES {
+        let cut = (0..=MAX_MESSAGE_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings_become_kubernetes_words() {
+        let exit = |ending: Ending| {
+            let exit = ending.into_exit(SystemTime::UNIX_EPOCH);
+            (exit.code, exit.reason)
+        };
+        assert_eq!(exit(Ending::Exited(0)), (0, "Completed".into()));
+        assert_eq!(exit(Ending::Exited(3)), (3, "Error".into()));
+        assert_eq!(exit(Ending::Exited(-1)), (255, "Error".into()));
+        assert_eq!(exit(Ending::Signalled(15)), (143, "Error".into()));
+        assert_eq!(exit(Ending::Trapped("x".into())), (134, "Error".into()));
+        let exceeded = MemoryExceeded { used: 1, asked: 2, limit: 2 };
+        assert_eq!(exit(Ending::OutOfMemory(exceeded)), (137, "OOMKilled".into()));
+    }
+
+    #[test]
+    fn a_long_message_is_cut_between_characters() {
+        assert!(shorten("é".repeat(MAX_MESSAGE_BYTES)).len() <= MAX_MESSAGE_BYTES);
+    }
+}

@@ -1,0 +1,84 @@
+//! The engine and what it offers to guests: built once, with the first container.
+use crate::Config;
+use crate::code::CodeCache;
+use crate::guest::{ComponentState, ModuleState};
+use crate::limits::{MEMORY_KEEP_RESIDENT, TABLE_KEEP_RESIDENT};
+use crate::ticker::Ticker;
+use shim::Error;
+use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+/// One trust domain: all guests of this node.
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
+    pub(crate) ticker: Ticker,
+    /// WASI preview 1.
+    pub(crate) modules: wasmtime::Linker<ModuleState>,
+    /// WASI preview 2 and wasi:http.
+    pub(crate) components: wasmtime::component::Linker<ComponentState>,
+    pub(crate) code: CodeCache,
+}
+
+impl Host {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        let engine = build_engine(config.max_instances)?;
+        let unavailable = |e: wasmtime::Error| Error::Unavailable(format!("setting up WASI failed: {e:#}"));
+        let mut modules = wasmtime::Linker::new(&engine);
+        wasmtime_wasi::p1::add_to_linker_async(&mut modules, |state: &mut ModuleState| &mut state.wasi)
+            .map_err(unavailable)?;
+        let mut components = wasmtime::component::Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut components).map_err(unavailable)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components).map_err(unavailable)?;
+        let ticker = Ticker::start(engine.weak())
+            .map_err(|source| Error::Io { what: "starting the thread that interrupts guests".into(), source })?;
+        let code = CodeCache::open(&config.cache_dir, &engine)?;
+        Ok(Self { engine, ticker, modules, components, code })
+    }
+}
+
+/// Builds the engine with as large a pool as the address space allows: each memory reserves 4 GiB of it, and a
+/// container, a ulimit or a 47-bit machine may not have that for all.
+fn build_engine(max_instances: u32) -> Result<Engine, Error> {
+    let mut instances = max_instances;
+    while instances >= 16 {
+        match Engine::new(&engine_config(Some(instances))) {
+            Ok(engine) => {
+                if instances < max_instances {
+                    tracing::warn!(instances, wanted = max_instances, "the address space allows fewer instances");
+                }
+                return Ok(engine);
+            }
+            Err(e) => tracing::debug!(instances, error = %format!("{e:#}"), "this many instances do not fit"),
+        }
+        instances /= 4;
+    }
+    tracing::warn!("the address space is too small for a pool of instances; they are allocated one by one");
+    Engine::new(&engine_config(None))
+        .map_err(|e| Error::Unavailable(format!("this machine cannot run WebAssembly: {e:#}")))
+}
+
+fn engine_config(pool: Option<u32>) -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(true);
+    config.wasm_component_model(true);
+    config.memory_init_cow(true);
+    if let Some(instances) = pool {
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool_config(instances)));
+    }
+    config
+}
+
+fn pool_config(instances: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
+        .table_keep_resident(TABLE_KEEP_RESIDENT)
+        .total_component_instances(instances)
+        .total_memories(instances)
+        .total_stacks(instances)
+        // A component made by wit-component is three or four core modules (program, shim, fix-ups, adapter) with
+        // one memory and about two tables between them.
+        .total_core_instances(instances.saturating_mul(4))
+        .total_tables(instances.saturating_mul(2))
+        // Few languages use WebAssembly's garbage collector yet.
+        .total_gc_heaps((instances / 8).max(1));
+    pool
+}

@@ -1,0 +1,78 @@
+//! Every limit of this shim, with where its number comes from.
+use std::time::Duration;
+
+/// How often running guests are interrupted so that others get their turn. Ten milliseconds is the lower end of
+/// what costs nothing measurable; a killed guest is gone after at most one tick of its own running time.
+pub const EPOCH_TICK: Duration = Duration::from_millis(10);
+
+/// Instances alive at once. Each used slot of the pool costs up to seven mappings (stack and its guard, memory,
+/// its image and its guard, tables) and `vm.max_map_count` is 65530 by default: 4,000 leave half of them to code,
+/// files and threads. Idle http containers hold no instance, so this bounds running work, not containers.
+pub const MAX_INSTANCES: u32 = 4_000;
+
+/// Bytes of a linear memory that are cleared and kept instead of given back after use. With 2 MiB (and
+/// [`TABLE_KEEP_RESIDENT`]) `wasmtime serve` answered 18.1k requests/s where it answered 9.5k with the default of
+/// none: most programs touch less than that, and page faults were 70 % of the cost.
+pub const MEMORY_KEEP_RESIDENT: usize = 2 << 20;
+/// The same for tables.
+pub const TABLE_KEEP_RESIDENT: usize = 512 << 10;
+
+/// The largest binary that is compiled. A Python application is 18 MB and takes 3 s; 128 MiB would take half a
+/// minute and about 250 MB of code. Beyond that a compile is an attack on the node.
+pub const MAX_BINARY_BYTES: u64 = 128 << 20;
+
+/// How much compiled code is kept on disk: some two thousand ordinary programs, or thirty of the largest.
+pub const MAX_CACHE_BYTES: u64 = 1 << 30;
+
+/// Requests one http container works on at once. Two cores finish ~18k requests/s at ~0.1 ms each, so a queue of
+/// 256 running instances only builds up when guests wait for others; each may hold a memory.
+pub const MAX_CONCURRENT_REQUESTS: usize = 256;
+
+/// Connections to one http container. The usual hard limit is 20,000 descriptors for the process, so one
+/// container can take a twentieth of them.
+pub const MAX_CONNECTIONS: usize = 1_024;
+
+/// Streams one HTTP/2 client may have open: what browsers and gRPC expect to be allowed at least.
+pub const MAX_STREAMS_PER_CONNECTION: u32 = 100;
+
+/// Request head, all lines together: twice what nginx and Go allow by default would still fit.
+pub const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// Header lines of one request.
+pub const MAX_HEADERS: usize = 128;
+
+/// Body of one request. It is streamed, never held; this only ends uploads nobody meant. Annotation
+/// [`MAX_BODY_ANNOTATION`] sets another.
+pub const MAX_BODY_BYTES: u64 = 64 << 20;
+pub const MAX_BODY_ANNOTATION: &str = "dhow.dev/max-request-body";
+
+/// How long a new connection may take until its first request's head has arrived.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send a later request's head, the wait on an idle connection included.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often a quiet HTTP/2 client is asked whether it is still there, and how long it may take to say so.
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long sent bytes may stay unacknowledged: what a client that stopped reading costs us.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long one request may take, the sending of its response by the guest included. Annotation
+/// [`TIMEOUT_ANNOTATION`] sets another, up to [`MAX_REQUEST_TIMEOUT`].
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
+pub const TIMEOUT_ANNOTATION: &str = "dhow.dev/timeout";
+
+/// How long a new outgoing connection may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an outgoing request may wait for its response's head when the guest asks for no other.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Idle outgoing connections one container keeps to one destination.
+pub const MAX_IDLE_OUTGOING: usize = 16;
+
+/// Bytes a guest may write to an output stream in one call; what a pipe holds.
+pub const OUTPUT_CHUNK: usize = 64 << 10;
+
+/// The longest [`shim::Exit::message`]: what Kubernetes keeps of a termination message.
+pub const MAX_MESSAGE_BYTES: usize = 4096;

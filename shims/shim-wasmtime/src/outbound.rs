@@ -1,0 +1,243 @@
+//! What a guest may connect to, and its outgoing HTTP requests.
+//!
+//! Invariant: the address decides, after the name was resolved, so that no name can be made to point at the node's
+//! own services or at a cloud's metadata service. Connections are kept for reuse within one container only.
+use crate::executor::Owned;
+use crate::limits::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, MAX_IDLE_OUTGOING};
+use http_body_util::BodyExt;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use hyper_util::rt::TokioTimer;
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::task::{Context, Poll};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+/// Metadata services that are not on a link-local address: AWS over IPv6, Alibaba, Oracle, Azure.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+];
+
+/// Which addresses guests may reach.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) pod_ip: IpAddr,
+    pub(crate) reachable_loopback: Vec<(Ipv4Addr, u8)>,
+}
+
+impl Policy {
+    fn permits(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if address == self.pod_ip {
+            return true;
+        }
+        if address.is_unspecified() || address.is_multicast() || METADATA.contains(&address) {
+            return false;
+        }
+        match address {
+            IpAddr::V4(v4) if v4.is_loopback() => {
+                self.reachable_loopback.iter().any(|(network, bits)| contains(*network, *bits, v4))
+            }
+            IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_broadcast(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        }
+    }
+}
+
+fn contains(network: Ipv4Addr, bits: u8, address: Ipv4Addr) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+    u32::from(network) & mask == u32::from(address) & mask
+}
+
+type HttpClient = Client<HttpsConnector<HttpConnector<CheckedResolver>>, WasiBody>;
+
+/// A container's way out.
+pub(crate) struct Outbound {
+    policy: Arc<Policy>,
+    executor: Owned,
+    /// Made by the first request: most guests make none.
+    client: OnceLock<HttpClient>,
+}
+
+impl Outbound {
+    pub(crate) fn new(policy: Policy, executor: Owned) -> Arc<Self> {
+        Arc::new(Self { policy: Arc::new(policy), executor, client: OnceLock::new() })
+    }
+
+    pub(crate) fn may_reach(&self, address: IpAddr) -> bool {
+        self.policy.permits(address)
+    }
+
+    /// A guest listens on its pod's address only. Port 0 of no address is what the system asks about before a
+    /// socket that was never bound connects.
+    pub(crate) fn may_bind(&self, address: SocketAddr) -> bool {
+        address.ip().to_canonical() == self.policy.pod_ip || (address.ip().is_unspecified() && address.port() == 0)
+    }
+
+    fn client(&self) -> &HttpClient {
+        self.client.get_or_init(|| {
+            let mut http = HttpConnector::new_with_resolver(CheckedResolver(self.policy.clone()));
+            http.enforce_http(false);
+            http.set_nodelay(true);
+            http.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            if !self.policy.pod_ip.is_loopback() {
+                // Else the source would be the node's address. A loopback address cannot leave the machine.
+                http.set_local_address(Some(self.policy.pod_ip));
+            }
+            let https = HttpsConnectorBuilder::new()
+                .with_tls_config(TLS.clone())
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(http);
+            Client::builder(self.executor.clone())
+                .pool_max_idle_per_host(MAX_IDLE_OUTGOING)
+                .pool_timer(TokioTimer::new())
+                .build(https)
+        })
+    }
+
+    async fn send(
+        self: Arc<Self>,
+        request: http::Request<WasiBody>,
+        options: RequestOptions,
+    ) -> Result<http::Response<WasiBody>, Error> {
+        let host = request.uri().host().ok_or(Error::HttpRequestUriInvalid)?;
+        // A literal address does not pass the resolver.
+        if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
+            && !self.policy.permits(address)
+        {
+            return Err(Error::DestinationIpProhibited);
+        }
+        let wait = options.first_byte_timeout.unwrap_or(FIRST_BYTE_TIMEOUT);
+        let response = tokio::time::timeout(wait, self.client().request(request))
+            .await
+            .map_err(|_| Error::ConnectionReadTimeout)?
+            .map_err(explain)?;
+        Ok(response.map(|body| body.map_err(Error::from).boxed_unsync()))
+    }
+}
+
+fn explain(error: hyper_util::client::legacy::Error) -> Error {
+    let mut cause = error.source();
+    while let Some(at) = cause {
+        if let Some(io) = at.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::PermissionDenied => Error::DestinationIpProhibited,
+                io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
+                io::ErrorKind::TimedOut => Error::ConnectionTimeout,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Error::DestinationUnavailable,
+                io::ErrorKind::NotFound => Error::DnsError { rcode: Some(io.to_string()), info_code: None },
+                kind => Error::Connect(io::Error::new(kind, io.to_string())),
+            };
+        }
+        cause = at.source();
+    }
+    tracing::debug!(error = %error, "an outgoing request of a guest failed");
+    if error.is_connect() { Error::ConnectionTerminated } else { Error::HttpProtocolError }
+}
+
+/// One for all containers: it holds certificates, no connections.
+static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a system certificate could not be read");
+    }
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    if added == 0 {
+        tracing::warn!("no system certificates: guests cannot reach https (Debian: apt-get install ca-certificates)");
+    }
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap_or_else(|_| unreachable!("the provider supports the default versions"))
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+});
+
+/// Resolves names and leaves out the addresses the policy forbids.
+#[derive(Clone)]
+pub(crate) struct CheckedResolver(Arc<Policy>);
+
+impl tower::Service<Name> for CheckedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let policy = self.0.clone();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
+                .await
+                .map_err(|e| io::Error::new(io::ErrorKind::NotFound, e.to_string()))?
+                .collect();
+            let permitted: Vec<SocketAddr> = found.into_iter().filter(|a| policy.permits(a.ip())).collect();
+            if permitted.is_empty() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    format!("{name} has no address that guests may reach"),
+                ));
+            }
+            Ok(permitted.into_iter())
+        })
+    }
+}
+
+/// What a store holds of it.
+pub(crate) struct OutboundHooks(pub(crate) Arc<Outbound>);
+
+type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
+
+impl WasiHttpHooks for OutboundHooks {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let sending = self.0.clone().send(request, options.unwrap_or_default());
+        Box::new(async move {
+            let response = sending.await?;
+            // The client drives its connections itself; there is nothing left for the caller to drive.
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Box<_>))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy {
+            pod_ip: "127.42.0.9".parse().unwrap(),
+            reachable_loopback: vec![(Ipv4Addr::new(127, 42, 0, 0), 16), (Ipv4Addr::new(127, 96, 0, 0), 16)],
+        }
+    }
+
+    #[test]
+    fn pods_services_and_the_world_are_reachable_the_node_and_metadata_are_not() {
+        let permits = |address: &str| policy().permits(address.parse().unwrap());
+        for address in ["127.42.3.4", "127.96.0.1", "10.1.2.3", "93.184.216.34", "2606:2800::1", "::ffff:10.0.0.1"] {
+            assert!(permits(address), "{address}");
+        }
+        for address in [
+            "127.0.0.1", "127.43.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "169.254.169.254",
+            "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "100.100.100.200", "224.0.0.1", "255.255.255.255",
+        ] {
+            assert!(!permits(address), "{address}");
+        }
+    }
+}
