@@ -141,7 +141,9 @@ impl<'a> Transcoder<'a> {
         depth: usize,
     ) -> Result<(), Error> {
         // Numbers may come packed into one field.
-        if let (Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Double, &Wire::Bytes(mut packed)) = (field.kind, &wire) {
+        if let (Kind::Bool | Kind::Int32 | Kind::Int64 | Kind::Double, &Wire::Bytes(mut packed)) =
+            (field.kind, &wire)
+        {
             while !packed.is_empty() {
                 let wire = match field.kind {
                     Kind::Double => Wire::Fixed64(packed.fixed64()?),
@@ -280,7 +282,11 @@ fn time(shape: Shape, mut message: Reader<'_>) -> Result<Value, Error> {
         .filter(|s| SECONDS.contains(s))
         .and_then(|s| jiff::Timestamp::new(s, nanos).ok())
         .ok_or_else(|| message.error("a time is out of range"))?;
-    Ok(Value::from(if shape == Shape::MicroTime { crate::meta::micro_time(at) } else { crate::meta::time(at) }))
+    Ok(Value::from(if shape == Shape::MicroTime {
+        crate::meta::micro_time(at)
+    } else {
+        crate::meta::time(at)
+    }))
 }
 
 fn int_or_string(mut message: Reader<'_>) -> Result<Value, Error> {
