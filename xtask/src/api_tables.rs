@@ -279,3 +279,80 @@ fn wire_code(t: &Tag, inner: Option<&str>, index: &BTreeMap<&str, usize>) -> Res
         _ => code,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn definitions() -> Map<String, Value> {
+        json!({
+            "io.k8s.api.core.v1.Volume": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": { "type": "string" },
+                    "hostPath": { "$ref": "#/definitions/io.k8s.api.core.v1.VolumeSource" },
+                    "sizes": {
+                        "type": "array", "items": { "type": "integer", "format": "int32" },
+                        "x-kubernetes-patch-strategy": "merge",
+                    },
+                },
+            },
+            "io.k8s.api.core.v1.VolumeSource": {
+                "type": "object",
+                "properties": { "labels": { "type": "object", "additionalProperties": { "type": "string" } } },
+            },
+        })
+        .as_object()
+        .cloned()
+        .unwrap()
+    }
+
+    #[test]
+    fn definitions_become_one_line_a_field() {
+        assert_eq!(
+            schema_table(&definitions()).unwrap(),
+            "D io.k8s.api.core.v1.Volume o\nhostPath >1\nname s\nsizes [i merge\n\
+             D io.k8s.api.core.v1.VolumeSource o\nlabels {s\n"
+        );
+    }
+
+    #[test]
+    fn a_reference_to_nothing_is_refused() {
+        let mut definitions = definitions();
+        definitions.remove("io.k8s.api.core.v1.VolumeSource");
+        let error = schema_table(&definitions).unwrap_err();
+        assert!(format!("{error:#}").contains("no definition io.k8s.api.core.v1.VolumeSource"), "{error:#}");
+    }
+
+    #[test]
+    fn messages_know_embedded_structs_and_which_zeroes_are_values() {
+        let tags = "# facts\n\
+            k8s.io.api.core.v1.Volume\t1\tname\toptional\tstring\n\
+            k8s.io.api.core.v1.Volume\t2\tvolumeSource\toptional\tVolumeSource\n\
+            k8s.io.api.core.v1.Volume\t3\tsizes\trepeated\tint32\n\
+            k8s.io.api.core.v1.VolumeSource\t1\thostPath\toptional\tVolumeSource\n\
+            k8s.io.api.core.v1.VolumeSource\t2\tname\t\tmap<string, string>\n\
+            k8s.io.api.core.v1.VolumeSource\t3\tkept\toptional\tint64\n\
+            k8s.io.api.other.v1.Unused\t1\tname\toptional\tstring\n";
+        let pointers = "k8s.io.api.core.v1.VolumeSource\tkept\n";
+        assert_eq!(
+            protobuf_table(&definitions(), tags, pointers).unwrap(),
+            "M k8s.io.api.core.v1.Volume o\n1 name s k\n2 volumeSource ^1\n3 sizes [i\n\
+             M k8s.io.api.core.v1.VolumeSource o\n1 hostPath >1\n2 name {s\n3 kept l k\n"
+        );
+    }
+
+    #[test]
+    fn the_committed_tables_can_be_read_back() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/machinery/data");
+        let definitions: Map<String, Value> =
+            serde_json::from_str(&read(&data.join("definitions.json.gz")).unwrap()).unwrap();
+        assert_eq!(schema_table(&definitions).unwrap(), read(&data.join("schema.txt.gz")).unwrap());
+        let own: Map<String, Value> = serde_json::from_str(&read(&data.join("dhow.json")).unwrap()).unwrap();
+        for (name, definition) in own {
+            assert_eq!(definitions.get(&name), Some(&definition), "run `cargo xtask api-tables`");
+        }
+    }
+}

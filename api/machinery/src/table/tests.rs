@@ -23,7 +23,9 @@ fn a_table_has_a_cell_for_each_column_of_each_row() {
         for row in table["rows"].as_array().unwrap() {
             assert_eq!(row["cells"].as_array().unwrap().len(), columns, "{}", r.plural);
         }
-        assert_eq!(table["rows"][0]["cells"][0], "a", "{}", r.plural);
+        // The column of format `name` is what kubectl prints with -o name.
+        let name = r.columns.iter().position(|c| c.format == "name").unwrap();
+        assert_eq!(table["rows"][0]["cells"][name], "a", "{}", r.plural);
     }
 }
 
