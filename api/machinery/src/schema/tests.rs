@@ -181,6 +181,10 @@ fn times_are_checked_and_take_their_canonical_form() {
         refused(pod(), at(json!(5))),
         "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.creationTimestamp of type string"
     );
+    assert_eq!(
+        accepted(pod(), at(json!("2024-01-01T00:00:00.123456789012Z"))),
+        at(json!("2024-01-01T00:00:00Z"))
+    );
     let lease = definition("io.k8s.api.coordination.v1.Lease").unwrap();
     assert_eq!(
         accepted(lease, json!({ "spec": { "renewTime": "2024-01-01T00:00:00.123456789Z" } })),

@@ -52,6 +52,14 @@ pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     if !zone_is_valid {
         return refuse(at, "Z07:00");
     }
+    // Go takes any number of digits after the point and keeps nine.
+    const NANOSECONDS_END: usize = "2006-01-02T15:04:05.000000000".len();
+    let zone_start = text.len() - zone.len();
+    let kept = if zone_start > NANOSECONDS_END {
+        format!("{}{}", &text[..NANOSECONDS_END], &text[zone_start..])
+    } else {
+        text.to_owned()
+    };
     // What is left to go wrong is the calendar (30 February) and the zone's size.
-    text.parse().map_err(|_| format!("parsing time {text:?}: day out of range"))
+    kept.parse().map_err(|_| format!("parsing time {text:?}: day out of range"))
 }
