@@ -1,4 +1,6 @@
-//! A small API server for this crate's tests: objects by path, list in pages, watch, and faults on request.
+//! A small API server in memory, for tests of crates that may not depend on the real one: objects by path, list in
+//! pages, watch, merge patch, the pods/binding subresource, and faults on request. It knows no kinds, no defaults
+//! and no validation.
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -19,7 +21,7 @@ type Frames = mpsc::Sender<Value>;
 #[derive(Default)]
 struct State {
     revision: u64,
-    /// Objects by full path.
+    /// Objects by full path: `/api/v1/namespaces/default/pods/a`.
     objects: BTreeMap<String, Value>,
     /// What happened, for watches that begin later: revision, path, frame.
     history: Vec<(u64, String, Value)>,
@@ -35,12 +37,12 @@ struct State {
 }
 
 #[derive(Clone, Default)]
-pub(crate) struct FakeApi {
+pub struct FakeApi {
     state: Arc<Mutex<State>>,
 }
 
 /// An ambient for tests: tokio's clock and a counter.
-pub(crate) fn ambient() -> Ambient {
+pub fn ambient() -> Ambient {
     let start = tokio::time::Instant::now();
     let counter = std::sync::atomic::AtomicU64::new(1);
     Ambient::new(
@@ -50,19 +52,19 @@ pub(crate) fn ambient() -> Ambient {
 }
 
 impl FakeApi {
-    pub(crate) fn client(&self) -> Client {
+    pub fn client(&self) -> Client {
         let api = self.clone();
         crate::in_process(tower::service_fn(move |r| api.clone().answer(r)), "default")
     }
 
     /// Lists answer with so many objects at most.
-    pub(crate) fn with_page(self, page: usize) -> Self {
+    pub fn with_page(self, page: usize) -> Self {
         self.state.lock().page = page;
         self
     }
 
     /// The collection `path` gets an object called `name`; watchers hear of it.
-    pub(crate) fn put(&self, path: &str, name: &str, mut object: Value) {
+    pub fn put(&self, path: &str, name: &str, mut object: Value) {
         let mut s = self.state.lock();
         s.revision += 1;
         let full = format!("{path}/{name}");
@@ -76,7 +78,7 @@ impl FakeApi {
         s.send(&full, json!({ "type": if created { "ADDED" } else { "MODIFIED" }, "object": object }));
     }
 
-    pub(crate) fn remove(&self, path: &str, name: &str) {
+    pub fn remove(&self, path: &str, name: &str) {
         let mut s = self.state.lock();
         s.revision += 1;
         let full = format!("{path}/{name}");
@@ -86,7 +88,7 @@ impl FakeApi {
     }
 
     /// Changes objects as if no watcher had heard of it, then tells every watcher that its version is too old.
-    pub(crate) fn expire(&self, change: impl FnOnce(&FakeApi)) {
+    pub fn expire(&self, change: impl FnOnce(&FakeApi)) {
         let watches = std::mem::take(&mut self.state.lock().watches);
         change(self);
         let gone = json!({ "type": "ERROR", "object": status(410, "Expired") });
@@ -95,25 +97,25 @@ impl FakeApi {
         }
     }
 
-    pub(crate) fn close_watches(&self) {
+    pub fn close_watches(&self) {
         let mut s = self.state.lock();
         s.watches.clear();
         s.closes_watches = true;
     }
 
-    pub(crate) fn expire_watches(&self) {
+    pub fn expire_watches(&self) {
         self.state.lock().expires_watches = true;
     }
 
-    pub(crate) fn fail(&self, codes: &[u16]) {
+    pub fn fail(&self, codes: &[u16]) {
         self.state.lock().failures = codes.to_vec();
     }
 
-    pub(crate) fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.state.lock().requests.clone()
     }
 
-    pub(crate) fn objects(&self) -> Vec<Value> {
+    pub fn objects(&self) -> Vec<Value> {
         self.state.lock().objects.values().cloned().collect()
     }
 
@@ -137,9 +139,26 @@ impl FakeApi {
         Ok(match parts.method {
             Method::GET => match s.objects.get(&path) {
                 Some(object) => reply(200, object),
-                None if s.is_collection(&path) => s.list(&path, &query),
+                None if is_collection(&path) => s.list(&path, &query),
                 None => reply(404, &status(404, "NotFound")),
             },
+            Method::POST if path.ends_with("/binding") => {
+                let path = path.trim_end_matches("/binding");
+                let Some(mut held) = s.objects.get(path).cloned() else {
+                    return Ok(reply(404, &status(404, "NotFound")));
+                };
+                if held["spec"]["nodeName"].is_string() {
+                    return Ok(reply(409, &status(409, "Conflict")));
+                }
+                drop(s);
+                held["spec"]["nodeName"] = body["target"]["name"].clone();
+                let (collection, name) = path.rsplit_once('/').unwrap();
+                self.put(collection, name, held);
+                reply(
+                    201,
+                    &json!({ "apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Success" }),
+                )
+            }
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap().to_owned();
                 if s.objects.contains_key(&format!("{path}/{name}")) {
@@ -162,13 +181,12 @@ impl FakeApi {
                 reply(200, &self.state.lock().objects[&path])
             }
             Method::PATCH => {
+                let path = path.strip_suffix("/status").unwrap_or(&path).to_owned();
                 let Some(mut held) = s.objects.get(&path).cloned() else {
                     return Ok(reply(404, &status(404, "NotFound")));
                 };
                 drop(s);
-                for (k, v) in body.as_object().unwrap() {
-                    held[k] = v.clone();
-                }
+                merge(&mut held, &body);
                 let (collection, name) = path.rsplit_once('/').unwrap();
                 self.put(collection, name, held);
                 reply(200, &self.state.lock().objects[&path])
@@ -179,24 +197,16 @@ impl FakeApi {
 }
 
 impl State {
-    fn is_collection(&self, path: &str) -> bool {
-        !path.starts_with("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/")
-    }
-
     fn send(&mut self, path: &str, frame: Value) {
         self.history.push((self.revision, path.to_owned(), frame.clone()));
-        self.watches.retain(|(prefix, frames)| {
-            !path.starts_with(prefix.as_str()) || frames.try_send(frame.clone()).is_ok()
-        });
+        self.watches
+            .retain(|(prefix, frames)| !is_within(prefix, path) || frames.try_send(frame.clone()).is_ok());
     }
 
     fn list(&self, path: &str, query: &str) -> Reply {
         let from = query.split('&').find_map(|p| p.strip_prefix("continue=")).unwrap_or_default();
-        let prefix = format!("{path}/");
-        let mut all = self
-            .objects
-            .iter()
-            .filter(|(k, _)| k.starts_with(&prefix) && k.replace('/', ".").as_str() > from);
+        let mut all =
+            self.objects.iter().filter(|(k, _)| is_within(path, k) && k.replace('/', ".").as_str() > from);
         let page = if self.page == 0 { usize::MAX } else { self.page };
         let mut items = Vec::new();
         let mut last = String::new();
@@ -224,12 +234,11 @@ impl State {
             .find_map(|p| p.strip_prefix("resourceVersion="))
             .and_then(|v| v.parse().ok())
             .unwrap_or_default();
-        let prefix = format!("{path}/");
-        for (_, _, frame) in self.history.iter().filter(|(v, p, _)| *v > since && p.starts_with(&prefix)) {
+        for (_, _, frame) in self.history.iter().filter(|(v, p, _)| *v > since && is_within(path, p)) {
             frames.try_send(frame.clone()).unwrap();
         }
         if !self.closes_watches {
-            self.watches.push((prefix, frames));
+            self.watches.push((path.to_owned(), frames));
         }
         let stream = futures::stream::unfold(waiting, |mut waiting| async move {
             let frame = waiting.recv().await?;
@@ -237,6 +246,40 @@ impl State {
             Some((Ok::<_, Infallible>(http_body::Frame::data(line)), waiting))
         });
         Response::new(StreamBody::new(stream).boxed_unsync())
+    }
+}
+
+/// A collection's path over all namespaces.
+fn without_namespace(path: &str) -> String {
+    let mut parts: Vec<&str> = path.split('/').collect();
+    if let Some(at) = parts.iter().position(|p| *p == "namespaces")
+        && parts.len() > at + 2
+    {
+        parts.drain(at..at + 2);
+    }
+    parts.join("/")
+}
+
+fn is_within(collection: &str, object: &str) -> bool {
+    let own = object.rsplit_once('/').map_or("", |(own, _)| own);
+    own == collection || without_namespace(own) == collection
+}
+
+/// `/api/v1/pods` and `/apis/group/version/pods`, with a namespace or without.
+fn is_collection(path: &str) -> bool {
+    let depth = if path.starts_with("/apis/") { 5 } else { 4 };
+    without_namespace(path).split('/').count() == depth
+}
+
+/// A JSON merge patch without deletions.
+fn merge(into: &mut Value, patch: &Value) {
+    match (into, patch) {
+        (Value::Object(into), Value::Object(patch)) => {
+            for (k, v) in patch {
+                merge(into.entry(k.clone()).or_insert(Value::Null), v);
+            }
+        }
+        (into, patch) => *into = patch.clone(),
     }
 }
 

@@ -44,8 +44,8 @@ mod backoff;
 mod connect;
 pub mod dhow;
 pub mod events;
-#[cfg(test)]
-mod fake_api;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake_api;
 pub mod informer;
 mod leader_election;
 mod object_key;
