@@ -2,19 +2,26 @@
 use clap::Parser;
 
 mod api_tables;
+mod debian;
+mod demo;
 mod guests;
+mod test;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Chores of the dhow workspace")]
 enum Command {
     ApiTables(api_tables::Args),
+    Demo(demo::Args),
     Guests(guests::Args),
+    Test(test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::ApiTables(args) => api_tables::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Test(args) => test::run(&args),
     }
 }
 

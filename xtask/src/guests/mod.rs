@@ -5,6 +5,7 @@
 mod rust_target;
 mod text;
 
+use crate::debian::{must, present};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -52,22 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         if !args.names.is_empty() && !args.names.iter().any(|n| n == name) {
             continue;
         }
-        let source = root.join("sample-workloads").join(name);
-        let wasm = out.join(format!("{name}.wasm"));
-        let made = match recipe {
-            Recipe::RustCommand => rust_target::core_module(&root, &source, name).map(Some),
-            Recipe::RustComponent => rust_target::core_module(&root, &source, name)
-                .and_then(|core| rust_target::componentize(&core))
-                .map(Some),
-            Recipe::Text => text_guest(&source, name).map(Some),
-            Recipe::Go => go(&source, &wasm),
-            Recipe::C => c(&source.join(format!("{name}.c")), &wasm),
-        };
-        match made.with_context(|| format!("building {name}"))? {
-            Some(bytes) => {
-                std::fs::write(&wasm, &bytes).with_context(|| format!("writing {}", wasm.display()))?;
-                println!("built {} ({} bytes)", wasm.display(), bytes.len());
-            }
+        match make(&root, name, recipe, &out).with_context(|| format!("building {name}"))? {
+            Some(wasm) => println!("built {} ({} bytes)", wasm.display(), std::fs::metadata(&wasm)?.len()),
             None => left_out.push(*name),
         }
     }
@@ -79,24 +66,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Builds one guest into `target/guests/` and gives back its file.
+pub(crate) fn build(root: &Path, name: &str) -> Result<PathBuf> {
+    let out = root.join("target/guests");
+    std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
+    let (_, recipe) = GUESTS.iter().find(|(known, _)| *known == name).with_context(|| format!("no guest {name}"))?;
+    make(root, name, recipe, &out)?.with_context(|| format!("the compiler of {name} is not here"))
+}
+
+/// The file of a guest, or `None` if its compiler is not here.
+fn make(root: &Path, name: &str, recipe: &Recipe, out: &Path) -> Result<Option<PathBuf>> {
+    let source = root.join("sample-workloads").join(name);
+    let wasm = out.join(format!("{name}.wasm"));
+    let made = match recipe {
+        Recipe::RustCommand => rust_target::core_module(root, &source, name).map(Some),
+        Recipe::RustComponent => rust_target::core_module(root, &source, name)
+            .and_then(|core| rust_target::componentize(&core))
+            .map(Some),
+        Recipe::Text => text_guest(&source, name).map(Some),
+        Recipe::Go => go(&source, &wasm),
+        Recipe::C => c(&source.join(format!("{name}.c")), &wasm),
+    }?;
+    let Some(bytes) = made else { return Ok(None) };
+    std::fs::write(&wasm, &bytes).with_context(|| format!("writing {}", wasm.display()))?;
+    Ok(Some(wasm))
+}
+
 fn text_guest(source: &Path, name: &str) -> Result<Vec<u8>> {
-    let wat = std::fs::read_to_string(source.join(format!("{name}.wat")))?;
+    let wat = std::fs::read_to_string(source.join(format!("{}.wat", name.trim_end_matches("-wat"))))?;
     text::assemble(&wat, &source.join("wit"))
-}
-
-/// Whether `program` is on PATH.
-fn present(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
-}
-
-/// Runs a command to its end and shows what it printed if it failed.
-fn must(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("running {command:?}"))?;
-    if !output.status.success() {
-        bail!("{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
 }
 
 fn go(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {

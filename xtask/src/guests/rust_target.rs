@@ -3,7 +3,7 @@
 //! With rustup the target's standard library is fetched. Where it cannot be (no network but Debian's, say), it is
 //! built from Debian's `rust-web-src` with Debian's compiler and linked with the linker that every Rust toolchain
 //! carries.
-use super::{must, present};
+use crate::debian::{ensure_packages, must, present};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,7 +90,7 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
     if stamp.is_file() {
         return Ok(sysroot);
     }
-    debian_packages()?;
+    ensure_packages(&DEBIAN_PACKAGES, &format!("to build Rust guests (or the target: `rustup target add {TARGET}`)"))?;
     println!("building the standard library for {TARGET} from Debian's sources …");
     let build = root.join("target/guests/std");
     std::fs::create_dir_all(build.join("src"))?;
@@ -163,32 +163,4 @@ fn debian(command: &mut Command) -> &mut Command {
         .env_remove("RUSTUP_TOOLCHAIN")
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTC_WRAPPER")
-}
-
-fn debian_packages() -> Result<()> {
-    let missing: Vec<_> = DEBIAN_PACKAGES
-        .iter()
-        .filter(|package| {
-            let shown = Command::new("dpkg-query").args(["-W", "-f=${db:Status-Status}", package]).output();
-            !shown.is_ok_and(|o| o.stdout == b"installed")
-        })
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let names = missing.iter().map(|p| **p).collect::<Vec<_>>().join(" ");
-    let id = Command::new("id").arg("-u").output().map(|o| o.stdout).unwrap_or_default();
-    if id.trim_ascii() != b"0" {
-        bail!(
-            "the Rust guests need the target {TARGET}: run `rustup target add {TARGET}`, or, on Debian, \
-             `sudo apt-get install --no-install-recommends {names}`"
-        );
-    }
-    println!("installing {names} …");
-    must(
-        Command::new("apt-get")
-            .args(["install", "--yes", "--no-install-recommends"])
-            .args(missing)
-            .env("DEBIAN_FRONTEND", "noninteractive"),
-    )
 }
