@@ -1,0 +1,104 @@
+//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, the part of
+//! ServiceAccount that fills in `default`, RuntimeClass).
+use crate::error::from_store;
+use crate::object;
+use crate::server::Server;
+use machinery::meta;
+use machinery::resource::{self, Resource};
+use machinery::status::Status;
+use serde_json::{Value, json};
+
+/// Namespaces that cannot be deleted.
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+/// Checks and completes an object that is about to be created.
+pub(crate) async fn admit_create(server: &Server, row: &Resource, object: &mut Value) -> Result<(), Status> {
+    if row.namespaced() {
+        namespace_lifecycle(server, row, object).await?;
+    }
+    if row.group.is_empty() && row.plural == "pods" {
+        default_service_account(object);
+        runtime_class(server, row, object).await?;
+    }
+    Ok(())
+}
+
+/// Whether an object may be deleted at all.
+pub(crate) fn admit_delete(row: &Resource, name: &str) -> Result<(), Status> {
+    if row.group.is_empty() && row.plural == "namespaces" && IMMORTAL.contains(&name) {
+        let message = format!("namespaces {name:?} is forbidden: this namespace may not be deleted");
+        return Err(Status::forbidden(Some(row), name, message));
+    }
+    Ok(())
+}
+
+async fn namespace_lifecycle(server: &Server, row: &Resource, object: &Value) -> Result<(), Status> {
+    let Some(namespaces) = resource::lookup("", "v1", "namespaces") else { return Ok(()) };
+    let namespace = meta::namespace(object);
+    let (kv, _) =
+        server.store.get(&object::key(namespaces, "", namespace), None).await.map_err(from_store)?;
+    let Some(kv) = kv else { return Err(Status::not_found(namespaces, namespace)) };
+    // Every create comes by here, so the namespace is only parsed when its bytes say it might be going.
+    if !contains(&kv.value, b"\"deletionTimestamp\"") {
+        return Ok(());
+    }
+    if !meta::is_terminating(&object::decode(namespaces, &kv.value, kv.mod_revision)?) {
+        return Ok(());
+    }
+    let name = meta::name(object);
+    let message = format!(
+        "{} {name:?} is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+        row.group_resource()
+    );
+    let mut status = Status::forbidden(Some(row), name, message);
+    status.details["causes"] = json!([{
+        "reason": "NamespaceTerminating",
+        "message": format!("namespace {namespace} is being terminated"),
+        "field": "metadata.namespace",
+    }]);
+    Err(status)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|w| w == needle)
+}
+
+/// A pod that names no service account runs as `default`. Whether that account exists is not asked: pods carry
+/// no tokens yet, and a pod need not wait for the account's controller.
+fn default_service_account(pod: &mut Value) {
+    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let given = |spec: &serde_json::Map<String, Value>, field: &str| {
+        spec.get(field).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned)
+    };
+    let name = given(spec, "serviceAccountName")
+        .or_else(|| given(spec, "serviceAccount"))
+        .unwrap_or_else(|| "default".to_owned());
+    spec.insert("serviceAccount".to_owned(), json!(name));
+    spec.insert("serviceAccountName".to_owned(), json!(name));
+}
+
+async fn runtime_class(server: &Server, row: &Resource, pod: &mut Value) -> Result<(), Status> {
+    let Some(name) = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str).filter(|n| !n.is_empty())
+    else {
+        return Ok(());
+    };
+    let Some(classes) = resource::lookup("node.k8s.io", "v1", "runtimeclasses") else { return Ok(()) };
+    let (kv, _) = server.store.get(&object::key(classes, "", name), None).await.map_err(from_store)?;
+    let Some(kv) = kv else {
+        let pod_name = meta::name(pod);
+        let message =
+            format!("pods {pod_name:?} is forbidden: pod rejected: RuntimeClass {name:?} not found");
+        return Err(Status::forbidden(Some(row), pod_name, message));
+    };
+    let class = object::decode(classes, &kv.value, kv.mod_revision)?;
+    if let Some(overhead) = class.pointer("/overhead/podFixed") {
+        pod["spec"]["overhead"] = overhead.clone();
+    }
+    if let Some(selector) = class.pointer("/scheduling/nodeSelector").and_then(Value::as_object) {
+        let own = &mut pod["spec"]["nodeSelector"];
+        for (key, value) in selector {
+            own[key.as_str()] = value.clone();
+        }
+    }
+    Ok(())
+}

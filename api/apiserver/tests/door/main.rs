@@ -1,0 +1,10 @@
+//! The API server through its in-process door, over the memory store, under a paused clock.
+mod cluster;
+mod crud;
+mod deleting;
+mod lists;
+mod patches;
+mod refusals;
+mod services;
+mod subresources;
+mod watches;
