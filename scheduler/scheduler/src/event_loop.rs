@@ -126,7 +126,8 @@ impl EventLoop {
         let mut pods = self.pods.subscribe();
         let mut nodes = self.nodes.subscribe();
         let mut classes = self.classes.subscribe();
-        // Nodes come first: a pod decided about before the nodes are known would only wait in vain.
+        // What happens comes before what is decided, and nodes before pods: a pod decided about before the nodes
+        // are known would only wait in vain.
         loop {
             let now = self.now();
             let may_decide = self.requests.len() < REQUESTS && self.scheduler.is_ready(now);
@@ -210,7 +211,7 @@ impl EventLoop {
 
     fn on_timer(&mut self) {
         let now = self.now();
-        for pod in self.scheduler.expire(now) {
+        for pod in self.scheduler.tick(now) {
             tracing::warn!(pod = %pod.key, "the binding of an assumed pod was never seen");
             if let Some(latest) = self.latest(&pod) {
                 self.scheduler.apply_pod(latest, now);

@@ -179,8 +179,10 @@ impl Scheduler {
         }
     }
 
-    /// Drops pods whose binding was never seen; the caller applies them again as they are.
-    pub fn expire(&mut self, now: Moment) -> Vec<Arc<PodInfo>> {
+    /// Time has passed: wakes pods whose time has come and drops those whose binding was never seen; the caller
+    /// applies the latter again as they are.
+    pub fn tick(&mut self, now: Moment) -> Vec<Arc<PodInfo>> {
+        self.queue.flush(now);
         let expired = self.cache.expire(now);
         for pod in &expired {
             self.room_came_free(pod, now);

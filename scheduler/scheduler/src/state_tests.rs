@@ -31,6 +31,19 @@ fn a_failed_binding_gives_the_room_back_and_is_tried_again() {
 }
 
 #[test]
+fn a_binding_that_is_never_seen_gives_the_room_back_in_the_end() {
+    let mut s = scheduler();
+    s.apply_node(Arc::new(throughput::node("n")), Moment::ZERO);
+    s.apply_pod(pod("a", None), Moment::ZERO);
+    let Some(Decision::Bind { queued, .. }) = s.decide(Moment::ZERO, &mut || 0) else { panic!() };
+    s.binding_succeeded(&queued.pod.uid, Moment::ZERO);
+    let deadline = s.next_timer().unwrap();
+    assert!(s.tick(deadline - Duration::from_secs(1)).is_empty());
+    assert_eq!(s.tick(deadline).len(), 1);
+    assert_eq!((s.cache().snapshot().node("n").unwrap().pod_count(), s.next_timer()), (0, None));
+}
+
+#[test]
 fn other_schedulers_pods_gated_pods_and_dying_pods_are_left_alone() {
     let mut s = scheduler();
     s.apply_node(Arc::new(throughput::node("n")), Moment::ZERO);
@@ -70,6 +83,47 @@ fn an_ended_pod_makes_room_for_one_that_waits() {
     assert!(matches!(s.decide(later, &mut || 0), Some(Decision::Bind { .. })));
 }
 
+/// The truth, as an API server holds it: a pod's node, by name. A pod made anew has a new uid.
+#[derive(Default)]
+struct Truth {
+    made: u32,
+    pods: BTreeMap<String, (String, Option<String>)>,
+}
+
+impl Truth {
+    fn make(&mut self, name: &str) {
+        self.made += 1;
+        let uid = format!("uid-{}", self.made);
+        self.pods.entry(name.to_owned()).or_insert((uid, None));
+    }
+
+    fn pod(&self, name: &str) -> Option<Arc<Pod>> {
+        let (uid, node) = self.pods.get(name)?;
+        let mut seen = (*pod(name, node.as_deref())).clone();
+        seen.metadata.uid = Some(uid.clone());
+        Some(Arc::new(seen))
+    }
+
+    /// What comes of a binding request.
+    fn bind(&mut self, s: &mut Scheduler, queued: QueuedPod, node: String, fails: bool, now: Moment) {
+        let name = queued.pod.key.name.clone();
+        match self.pods.get_mut(&name) {
+            Some((uid, held @ None)) if !fails && *uid == queued.pod.uid => {
+                *held = Some(node);
+                s.binding_succeeded(&queued.pod.uid, now);
+            }
+            _ => {
+                let latest = self.pod(&name);
+                s.binding_failed(queued, latest, now);
+            }
+        }
+    }
+
+    fn on(&self, node: &str) -> usize {
+        self.pods.values().filter(|(_, n)| n.as_deref() == Some(node)).count()
+    }
+}
+
 proptest! {
     /// An API server that fails, a watch that lags and repeats, nodes and pods that come and go: no node ever
     /// gets more pods than it holds, and in the end every pod that can be placed is.
@@ -80,8 +134,7 @@ proptest! {
         const PLACES: usize = 3;
         let mut s = scheduler();
         let mut now = Moment::ZERO;
-        // The truth: pods and their nodes, as the API server holds them.
-        let mut truth: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let mut truth = Truth::default();
         let mut under_way: Vec<(QueuedPod, String)> = Vec::new();
         let nodes: Vec<Arc<Node>> = (0..3u8)
             .map(|i| {
@@ -92,34 +145,26 @@ proptest! {
             })
             .collect();
         let mut seed = 1u64;
-        let mut random = move || { seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99); seed >> 20 };
-        let finish = |s: &mut Scheduler, truth: &mut BTreeMap<String, Option<String>>,
-                          (queued, node): (QueuedPod, String), fails: bool, now: Moment| {
-            let name = queued.pod.key.name.clone();
-            match truth.get_mut(&name) {
-                Some(held @ None) if !fails => {
-                    *held = Some(node);
-                    s.binding_succeeded(&queued.pod.uid, now);
-                }
-                Some(None) => s.binding_failed(queued, Some(pod(&name, None)), now),
-                Some(Some(held)) => { let held = held.clone(); s.binding_failed(queued, Some(pod(&name, Some(&held))), now) }
-                None => s.binding_failed(queued, None, now),
-            }
+        let mut random = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(99);
+            seed >> 20
         };
         for (step, who, which) in steps {
             now += Duration::from_millis(900);
             let name = format!("p{who}");
             match step {
-                0 | 1 => { truth.entry(name.clone()).or_insert(None); }
-                2 => if truth.remove(&name).is_some() { s.delete_pod(&format!("uid-{name}"), now) },
+                0 | 1 => truth.make(&name),
+                2 => if let Some((uid, _)) = truth.pods.remove(&name) {
+                    s.delete_pod(&uid, now);
+                },
                 3 => s.apply_node(nodes[which as usize].clone(), now),
                 4 => s.delete_node(&format!("n{which}")),
                 5 if !under_way.is_empty() => {
-                    let one = under_way.remove(0);
-                    finish(&mut s, &mut truth, one, which == 0, now);
+                    let (queued, node) = under_way.remove(0);
+                    truth.bind(&mut s, queued, node, which == 0, now);
                 }
-                6 => if let Some(node) = truth.get(&name) {
-                    s.apply_pod(pod(&name, node.as_deref()), now);
+                6 => if let Some(pod) = truth.pod(&name) {
+                    s.apply_pod(pod, now);
                 },
                 _ => if let Some(Decision::Bind { queued, placement }) = s.decide(now, &mut random) {
                     under_way.push((queued, placement.node));
@@ -128,30 +173,32 @@ proptest! {
             for node in s.cache().snapshot().nodes() {
                 prop_assert!(node.pod_count() <= PLACES);
             }
+            for i in 0..3 {
+                prop_assert!(truth.on(["n0", "n1", "n2"][i]) <= PLACES);
+            }
         }
         // Then all goes well.
-        for one in std::mem::take(&mut under_way) {
-            finish(&mut s, &mut truth, one, false, now);
+        for (queued, node) in std::mem::take(&mut under_way) {
+            truth.bind(&mut s, queued, node, false, now);
         }
         for node in &nodes {
             s.apply_node(node.clone(), now);
         }
-        for _ in 0..200 {
+        for _ in 0..40 {
             now += Duration::from_secs(20);
-            for (name, node) in truth.clone() {
-                s.apply_pod(pod(&name, node.as_deref()), now);
+            let names: Vec<String> = truth.pods.keys().cloned().collect();
+            for pod in names.iter().filter_map(|n| truth.pod(n)) {
+                s.apply_pod(pod, now);
             }
             while let Some(decision) = s.decide(now, &mut random) {
                 if let Decision::Bind { queued, placement } = decision {
-                    finish(&mut s, &mut truth, (queued, placement.node), false, now);
+                    truth.bind(&mut s, queued, placement.node, false, now);
                 }
             }
         }
-        prop_assert!(truth.values().all(Option::is_some), "{:?}", truth);
+        prop_assert!(truth.pods.values().all(|(_, node)| node.is_some()), "{:?}", truth.pods);
         for i in 0..3 {
-            let node = format!("n{i}");
-            let held = truth.values().flatten().filter(|n| **n == node).count();
-            prop_assert!(held <= PLACES);
+            prop_assert!(truth.on(["n0", "n1", "n2"][i]) <= PLACES);
         }
     }
 }

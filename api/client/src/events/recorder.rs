@@ -22,6 +22,8 @@ const RETRY_BASE: Duration = Duration::from_millis(250);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 /// The limits of events validation upstream: a longer message is cut rather than refused.
 const MESSAGE_BYTES: usize = 1024;
+/// The longest name of an object (a DNS subdomain).
+const NAME_BYTES: usize = 253;
 
 /// `Normal` or `Warning`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +184,11 @@ impl Writer {
     fn compose(&self, said: &Said, message: &str, namespace: &str) -> Event {
         let now = self.ambient.now();
         // client-go's name: the object's, a dot, and something unique in hex (there the time in nanoseconds).
-        let name = format!("{}.{:x}", said.about.name.as_deref().unwrap_or_default(), self.ambient.random());
+        let mut name =
+            format!("{}.{:x}", said.about.name.as_deref().unwrap_or_default(), self.ambient.random());
+        if name.len() > NAME_BYTES {
+            name = self.ambient.uuid();
+        }
         Event {
             metadata: ObjectMeta {
                 name: Some(name),
