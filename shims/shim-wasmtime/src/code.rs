@@ -68,7 +68,12 @@ impl CodeCache {
     }
 
     /// Gives the program of a digest, ready to be instantiated.
-    pub(crate) async fn prepare(&self, host: &Arc<Host>, path: &Path, digest: &str) -> Result<Arc<Prepared>, Error> {
+    pub(crate) async fn prepare(
+        &self,
+        host: &Arc<Host>,
+        path: &Path,
+        digest: &str,
+    ) -> Result<Arc<Prepared>, Error> {
         let slot = self.slot(digest);
         let mut known = slot.lock().await;
         if let Some(prepared) = known.upgrade() {
@@ -107,7 +112,8 @@ impl CodeCache {
         }
         let bytes = read_binary(path, digest)?;
         let (form, binary) = to_binary(&bytes)?;
-        let invalid = |e: wasmtime::Error| Error::InvalidImage(format!("the WebAssembly binary is not valid: {e:#}"));
+        let invalid =
+            |e: wasmtime::Error| Error::InvalidImage(format!("the WebAssembly binary is not valid: {e:#}"));
         let compiled = match form {
             Form::Module => engine.precompile_module(&binary),
             Form::Component => engine.precompile_component(&binary),
@@ -122,7 +128,9 @@ impl CodeCache {
                 // SAFETY: these bytes are what the engine has just made.
                 match form {
                     Form::Module => unsafe { Module::deserialize(engine, &compiled) }.map(Loaded::Module),
-                    Form::Component => unsafe { Component::deserialize(engine, &compiled) }.map(Loaded::Component),
+                    Form::Component => {
+                        unsafe { Component::deserialize(engine, &compiled) }.map(Loaded::Component)
+                    }
                 }
             }
         };
@@ -203,8 +211,9 @@ fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
                 explain_component_import(&imports, &e)
             })?;
             let needs = component.resources_required();
-            let initial_bytes = needs
-                .map_or(0, |needs| u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0));
+            let initial_bytes = needs.map_or(0, |needs| {
+                u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0)
+            });
             let invalid = |e: wasmtime::Error| Error::InvalidImage(format!("the component's exports: {e:#}"));
             let program = match kind {
                 ComponentKind::Http => Program::Http(ProxyPre::new(pre).map_err(invalid)?),

@@ -6,7 +6,12 @@ use crate::host::Host;
 use shim::Input;
 
 /// Runs it to its end. Dropping the future ends the guest where it stands.
-pub(crate) async fn run_command(host: &Host, program: &Program, guest: &Guest, stdin: Option<Input>) -> Ending {
+pub(crate) async fn run_command(
+    host: &Host,
+    program: &Program,
+    guest: &Guest,
+    stdin: Option<Input>,
+) -> Ending {
     let _running = host.ticker.running();
     let called = guest.meter.run(call(host, program, guest, stdin)).await;
     match called {

@@ -165,7 +165,8 @@ impl Container for WasmContainer {
         match &self.prepared.program {
             Program::Http(pre) => {
                 let listener = bind(self.address, self.network_namespace.as_deref()).await?;
-                let concurrency = compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes);
+                let concurrency =
+                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes);
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),

@@ -54,7 +54,11 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn module_store(&self, engine: &Engine, stdin: Option<Input>) -> wasmtime::Result<Store<ModuleState>> {
+    pub(crate) fn module_store(
+        &self,
+        engine: &Engine,
+        stdin: Option<Input>,
+    ) -> wasmtime::Result<Store<ModuleState>> {
         let wasi = self.wasi(stdin)?.build_p1();
         let limiter = StoreLimiter::new(self.account.clone());
         let mut store = Store::new(engine, ModuleState { wasi, limiter });
@@ -95,14 +99,16 @@ impl Guest {
             wasi.preopened_dir(&preopen.host, &preopen.guest, access)?;
         }
         let outbound = self.outbound.clone();
-        wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true).socket_addr_check(move |address, usage| {
-            let permitted = match usage {
-                SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => outbound.may_bind(address),
-                SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => outbound.may_reach(address.ip()),
-                SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
-            };
-            Box::pin(std::future::ready(permitted))
-        });
+        wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true).socket_addr_check(
+            move |address, usage| {
+                let permitted = match usage {
+                    SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => outbound.may_bind(address),
+                    SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => outbound.may_reach(address.ip()),
+                    SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+                };
+                Box::pin(std::future::ready(permitted))
+            },
+        );
         Ok(wasi)
     }
 }

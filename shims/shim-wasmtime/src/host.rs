@@ -28,8 +28,10 @@ impl Host {
         let mut components = wasmtime::component::Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components).map_err(unavailable)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components).map_err(unavailable)?;
-        let ticker = Ticker::start(engine.weak())
-            .map_err(|source| Error::Io { what: "starting the thread that interrupts guests".into(), source })?;
+        let ticker = Ticker::start(engine.weak()).map_err(|source| Error::Io {
+            what: "starting the thread that interrupts guests".into(),
+            source,
+        })?;
         let code = CodeCache::open(&config.cache_dir, &engine)?;
         Ok(Self { engine, ticker, modules, components, code })
     }
@@ -43,7 +45,11 @@ fn build_engine(max_instances: u32) -> Result<Engine, Error> {
         match Engine::new(&engine_config(Some(instances))) {
             Ok(engine) => {
                 if instances < max_instances {
-                    tracing::warn!(instances, wanted = max_instances, "the address space allows fewer instances");
+                    tracing::warn!(
+                        instances,
+                        wanted = max_instances,
+                        "the address space allows fewer instances"
+                    );
                 }
                 return Ok(engine);
             }

@@ -13,8 +13,8 @@ use crate::guest::{ComponentState, Guest};
 use crate::host::Host;
 use crate::limits::{
     FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS,
-    MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_TIMEOUT, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL,
-    REQUEST_TIMEOUT, SEND_TIMEOUT, TIMEOUT_ANNOTATION,
+    MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_TIMEOUT, MAX_STREAMS_PER_CONNECTION,
+    PING_INTERVAL, REQUEST_TIMEOUT, SEND_TIMEOUT, TIMEOUT_ANNOTATION,
 };
 use crate::request_body::LimitedBody;
 use bytes::Bytes;
@@ -69,7 +69,9 @@ impl Settings {
         let max_body = match annotations.get(MAX_BODY_ANNOTATION) {
             None => MAX_BODY_BYTES,
             Some(text) => text.parse().map_err(|_| {
-                Error::InvalidSpec(format!("annotation {MAX_BODY_ANNOTATION}: {text:?} is not a number of bytes"))
+                Error::InvalidSpec(format!(
+                    "annotation {MAX_BODY_ANNOTATION}: {text:?} is not a number of bytes"
+                ))
             })?,
         };
         Ok(Self { timeout, max_body })
@@ -249,7 +251,8 @@ impl Server {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request has no Host header");
         }
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let declared =
+            request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|length| length > self.settings.max_body) {
             return plain(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -404,7 +407,9 @@ fn plain(status: StatusCode, text: &str) -> Response<HyperOutgoingBody> {
     let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
 
@@ -417,7 +422,10 @@ mod tests {
         let settings = |key: &str, value: &str| {
             Settings::from_annotations(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
         };
-        assert_eq!(settings("x", "y").unwrap(), Settings { timeout: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES });
+        assert_eq!(
+            settings("x", "y").unwrap(),
+            Settings { timeout: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES }
+        );
         assert_eq!(settings(TIMEOUT_ANNOTATION, "250ms").unwrap().timeout, Duration::from_millis(250));
         assert_eq!(settings(TIMEOUT_ANNOTATION, "5m").unwrap().timeout, Duration::from_secs(300));
         assert_eq!(settings(MAX_BODY_ANNOTATION, "10").unwrap().max_body, 10);

@@ -123,17 +123,19 @@ impl Shim for WasmtimeShim {
             )));
         }
         let host = self.host().await?;
-        let prepared = host
-            .code
-            .prepare(host, path, digest)
-            .await
-            .map_err(|e| named(e, &spec.display_name))?;
+        let prepared =
+            host.code.prepare(host, path, digest).await.map_err(|e| named(e, &spec.display_name))?;
         container::WasmContainer::create(host.clone(), self.config.clone(), prepared, spec, &self.shutdown)
             .await
             .map(|container| container as Arc<dyn Container>)
     }
 
-    async fn adopt(&self, _: &str, _: PathBuf, _: Arc<dyn Output>) -> Result<Option<Arc<dyn Container>>, Error> {
+    async fn adopt(
+        &self,
+        _: &str,
+        _: PathBuf,
+        _: Arc<dyn Output>,
+    ) -> Result<Option<Arc<dyn Container>>, Error> {
         // A sandbox lives and dies with the process that holds it.
         Ok(None)
     }

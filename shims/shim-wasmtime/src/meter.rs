@@ -108,15 +108,15 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_container_within_its_quota_never_waits() {
+    #[test]
+    fn a_container_within_its_quota_never_waits() {
         let mut budget = budget();
         budget.used = Duration::from_millis(19);
         assert_eq!(budget.wait_until(budget.began), None);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_was_overdrawn_is_taken_from_the_next_periods() {
+    #[test]
+    fn what_was_overdrawn_is_taken_from_the_next_periods() {
         let mut budget = budget();
         let began = budget.began;
         budget.used = Duration::from_millis(50);

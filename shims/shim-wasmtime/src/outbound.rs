@@ -80,7 +80,8 @@ impl Outbound {
     /// A guest listens on its pod's address only. Port 0 of no address is what the system asks about before a
     /// socket that was never bound connects.
     pub(crate) fn may_bind(&self, address: SocketAddr) -> bool {
-        address.ip().to_canonical() == self.policy.pod_ip || (address.ip().is_unspecified() && address.port() == 0)
+        address.ip().to_canonical() == self.policy.pod_ip
+            || (address.ip().is_unspecified() && address.port() == 0)
     }
 
     fn client(&self) -> &HttpClient {
@@ -134,7 +135,9 @@ fn explain(error: hyper_util::client::legacy::Error) -> Error {
                 io::ErrorKind::PermissionDenied => Error::DestinationIpProhibited,
                 io::ErrorKind::ConnectionRefused => Error::ConnectionRefused,
                 io::ErrorKind::TimedOut => Error::ConnectionTimeout,
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Error::DestinationUnavailable,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                    Error::DestinationUnavailable
+                }
                 io::ErrorKind::NotFound => Error::DnsError { rcode: Some(io.to_string()), info_code: None },
                 kind => Error::Connect(io::Error::new(kind, io.to_string())),
             };
@@ -154,7 +157,9 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
     }
     let (added, _) = roots.add_parsable_certificates(found.certs);
     if added == 0 {
-        tracing::warn!("no system certificates: guests cannot reach https (Debian: apt-get install ca-certificates)");
+        tracing::warn!(
+            "no system certificates: guests cannot reach https (Debian: apt-get install ca-certificates)"
+        );
     }
     rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
@@ -230,12 +235,25 @@ mod tests {
     #[test]
     fn pods_services_and_the_world_are_reachable_the_node_and_metadata_are_not() {
         let permits = |address: &str| policy().permits(address.parse().unwrap());
-        for address in ["127.42.3.4", "127.96.0.1", "10.1.2.3", "93.184.216.34", "2606:2800::1", "::ffff:10.0.0.1"] {
+        for address in
+            ["127.42.3.4", "127.96.0.1", "10.1.2.3", "93.184.216.34", "2606:2800::1", "::ffff:10.0.0.1"]
+        {
             assert!(permits(address), "{address}");
         }
         for address in [
-            "127.0.0.1", "127.43.0.1", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "169.254.169.254",
-            "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "100.100.100.200", "224.0.0.1", "255.255.255.255",
+            "127.0.0.1",
+            "127.43.0.1",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "100.100.100.200",
+            "224.0.0.1",
+            "255.255.255.255",
         ] {
             assert!(!permits(address), "{address}");
         }

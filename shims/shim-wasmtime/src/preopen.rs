@@ -52,7 +52,8 @@ pub(crate) fn plan_preopens(mounts: &[(Mount, Found)]) -> Result<Vec<Planned>, E
     for (mount, found) in mounts {
         let guest = guest_path(&mount.container_path)?;
         if *found == Found::Directory {
-            let preopen = Preopen { host: mount.host_path.clone(), guest: guest.clone(), read_only: mount.read_only };
+            let preopen =
+                Preopen { host: mount.host_path.clone(), guest: guest.clone(), read_only: mount.read_only };
             if directories.insert(guest.clone(), preopen).is_some() {
                 return Err(Error::InvalidSpec(format!("two volumes are mounted at {guest}")));
             }
@@ -186,16 +187,20 @@ mod tests {
             (mount("/d", "/data//x/", true), Found::Directory),
         ])
         .unwrap();
-        let file = |name: &str, host: &str, read_only| ViewFile { name: name.into(), host: host.into(), read_only };
-        assert_eq!(plan, [
-            Planned::Directory(Preopen { host: "/d".into(), guest: "/data/x".into(), read_only: true }),
-            Planned::View {
-                guest: "/etc/app".into(),
-                files: vec![file("a.conf", "/a", true), file("b.conf", "/b", false)],
-                read_only: false
-            },
-            Planned::View { guest: "/srv".into(), files: vec![file("c", "/c", true)], read_only: true },
-        ]);
+        let file =
+            |name: &str, host: &str, read_only| ViewFile { name: name.into(), host: host.into(), read_only };
+        assert_eq!(
+            plan,
+            [
+                Planned::Directory(Preopen { host: "/d".into(), guest: "/data/x".into(), read_only: true }),
+                Planned::View {
+                    guest: "/etc/app".into(),
+                    files: vec![file("a.conf", "/a", true), file("b.conf", "/b", false)],
+                    read_only: false
+                },
+                Planned::View { guest: "/srv".into(), files: vec![file("c", "/c", true)], read_only: true },
+            ]
+        );
     }
 
     #[test]

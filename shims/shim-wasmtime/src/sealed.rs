@@ -36,7 +36,8 @@ pub(crate) fn ensure_private_dir(dir: &Path) -> Result<(), Error> {
 impl Sealed {
     pub(crate) fn open_dir(dir: &Path, max_bytes: u64) -> Result<Self, Error> {
         ensure_private_dir(dir)?;
-        let io = |source| Error::Io { what: format!("the key of the code cache in {}", dir.display()), source };
+        let io =
+            |source| Error::Io { what: format!("the key of the code cache in {}", dir.display()), source };
         let key = load_or_create_key(&dir.join("node.key")).map_err(io)?;
         Ok(Self {
             dir: dir.to_owned(),

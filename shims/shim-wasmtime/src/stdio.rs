@@ -82,7 +82,11 @@ impl GuestInput {
 }
 
 impl AsyncRead for GuestInput {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(self.0.get_mut()).poll_read(cx, into)
     }
 }

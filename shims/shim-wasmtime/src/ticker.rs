@@ -30,7 +30,8 @@ impl Ticker {
     pub(crate) fn start(engine: EngineWeak) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = shared.clone();
-        let thread = std::thread::Builder::new().name("wasm-epoch".into()).spawn(move || tick(&of_thread, &engine))?;
+        let thread =
+            std::thread::Builder::new().name("wasm-epoch".into()).spawn(move || tick(&of_thread, &engine))?;
         Ok(Self { shared, thread })
     }
 
