@@ -126,6 +126,15 @@ impl Error {
             detail: format!("Too long: may not be more than {max} bytes"),
         }
     }
+    /// `Too many: COUNT: must have at most MAX items`.
+    pub fn too_many(path: Path, count: usize, max: usize) -> Self {
+        let items = if max == 1 { "item" } else { "items" };
+        Self {
+            kind: ErrorKind::TooMany,
+            path,
+            detail: format!("Too many: {count}: must have at most {max} {items}"),
+        }
+    }
     /// `Not found: VALUE`.
     pub fn not_found(path: Path, value: impl Into<serde_json::Value>) -> Self {
         Self { kind: ErrorKind::NotFound, path, detail: format!("Not found: {}", shown(&value.into())) }

@@ -3,7 +3,8 @@
 //! Every text is upstream's: clients and people match on them.
 mod metadata;
 
-pub use metadata::{object_meta, object_meta_update};
+pub(crate) use metadata::labels;
+pub use metadata::{MAX_ANNOTATIONS_BYTES, object_meta, object_meta_update};
 
 /// Longest label name or value, and longest DNS label (RFC 1123).
 pub const MAX_LABEL_LEN: usize = 63;

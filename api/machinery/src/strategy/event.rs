@@ -1,6 +1,8 @@
 //! Events, core/v1 and events.k8s.io/v1: one storage, in the core form.
-use super::{Strategy, view::text};
-use crate::field::{self, Path};
+use super::Strategy;
+use super::check::{self, Faults};
+use super::view::{has, text};
+use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
 use serde_json::{Value, json};
@@ -45,18 +47,13 @@ impl Strategy for CoreEvent {
     fn allow_create_on_update(&self) -> bool {
         true
     }
-    /// An event names the object it is about; both live in the same namespace.
-    fn validate(&self, obj: &Value) -> Vec<field::Error> {
-        let mut errors = Vec::new();
-        let involved = text(obj, "/involvedObject/namespace");
-        if !involved.is_empty() && involved != meta::namespace(obj) {
-            let path = Path::new("involvedObject").child("namespace");
-            errors.push(field::Error::invalid(path, involved, "does not match event.namespace"));
-        } else if involved.is_empty() && !matches!(meta::namespace(obj), "" | "default") {
-            let path = Path::new("involvedObject").child("namespace");
-            errors.push(field::Error::invalid(path, involved, "does not match event.namespace"));
+    /// Events of old clients have no `eventTime` and are hardly checked.
+    fn validate(&self, obj: &Value) -> Faults {
+        let mut faults = about(obj, obj, "involvedObject");
+        if has(obj, "/eventTime") {
+            faults.extend(complete(obj, &["reportingComponent", "reportingInstance", "message"]));
         }
-        errors
+        faults
     }
     fn fields(&self, resource: &Resource, obj: &Value) -> Vec<String> {
         let value = |f: &&str| {
@@ -73,9 +70,55 @@ impl Strategy for CoreEvent {
     }
 }
 
+/// An event lives in the namespace of the object it is about; of objects without one, in `default`.
+fn about(obj: &Value, core: &Value, field: &str) -> Faults {
+    let (involved, own) = (text(core, "/involvedObject/namespace"), meta::namespace(obj));
+    let fits = involved == own || (involved.is_empty() && ["default", "kube-system"].contains(&own));
+    if fits {
+        return Faults::new();
+    }
+    let path = Path::new(field).child("namespace");
+    vec![Error::invalid(path, involved, "does not match event.namespace")]
+}
+
+/// What new events must say. `names` are the group's words for the reporter, its instance and the message.
+fn complete(obj: &Value, names: &[&'static str; 3]) -> Faults {
+    let (mut faults, root) = (Faults::new(), Path::root());
+    let [controller, instance, note] = names;
+    match text(obj, &format!("/{controller}")) {
+        "" => faults.push(Error::required(Path::new(controller), "")),
+        key => check::key(&mut faults, key, Path::new(controller)),
+    }
+    for name in [*instance, "action", "reason"] {
+        check::required(&mut faults, obj, &root, name);
+        if text(obj, &format!("/{name}")).len() > MAX_WORD_BYTES {
+            let detail = format!("can have at most {MAX_WORD_BYTES} characters");
+            faults.push(Error::invalid(Path::new(name), "", &detail));
+        }
+    }
+    if text(obj, &format!("/{note}")).len() > MAX_NOTE_BYTES {
+        let detail = format!("can have at most {MAX_NOTE_BYTES} characters");
+        faults.push(Error::invalid(Path::new(note), "", &detail));
+    }
+    let kind = text(obj, "/type");
+    if !["Normal", "Warning"].contains(&kind) {
+        faults.push(Error::invalid(Path::new("type"), "", &format!("has invalid value: {kind}")));
+    }
+    faults
+}
+
 impl Strategy for Event {
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+    fn validate(&self, obj: &Value) -> Faults {
+        let mut faults = about(obj, &core_form(obj), "regarding");
+        if has(obj, "/eventTime") {
+            faults.extend(complete(obj, &["reportingController", "reportingInstance", "note"]));
+        } else if !has(obj, "/deprecatedFirstTimestamp") {
+            faults.push(Error::required(Path::new("eventTime"), ""));
+        }
+        faults
     }
     fn to_storage(&self, obj: &mut Value) {
         *obj = core_form(obj);
@@ -89,5 +132,42 @@ impl Strategy for Event {
             }
             o.insert("apiVersion".to_owned(), json!("events.k8s.io/v1"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check::tests::shown;
+    use super::*;
+
+    #[test]
+    fn both_groups_are_two_views_of_one_stored_event() {
+        let new = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e", "namespace": "n"},
+            "regarding": {"kind": "Pod", "namespace": "n"}, "note": "m", "reportingController": "c.io/x",
+            "reportingInstance": "i", "action": "a", "reason": "r", "type": "Normal",
+            "eventTime": "2026-01-01T00:00:00.000000Z", "deprecatedCount": 1});
+        assert!(Event.validate(&new).is_empty(), "{:?}", shown(&Event.validate(&new)));
+        let mut stored = new.clone();
+        Event.to_storage(&mut stored);
+        assert_eq!(stored["apiVersion"], "v1");
+        assert_eq!((&stored["involvedObject"]["kind"], &stored["message"], &stored["count"]), (&json!("Pod"), &json!("m"), &json!(1)));
+        assert!(CoreEvent.validate(&stored).is_empty());
+        let row = crate::resource::lookup("", "v1", "events").expect("a row");
+        let fields = CoreEvent.fields(row, &stored);
+        assert_eq!(fields[0], "Pod");
+        assert_eq!(fields[row.selectable_fields.iter().position(|f| *f == "source").unwrap()], "c.io/x");
+        let mut back = stored;
+        Event.from_storage(&mut back);
+        assert_eq!(back, new);
+    }
+
+    #[test]
+    fn an_event_stays_with_its_object_and_says_what_happened() {
+        let old = json!({"metadata": {"namespace": "n"}, "involvedObject": {"namespace": "m"}});
+        assert_eq!(shown(&CoreEvent.validate(&old)), ["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"]);
+        let node = json!({"metadata": {"namespace": "default"}, "involvedObject": {"kind": "Node"}});
+        assert!(CoreEvent.validate(&node).is_empty());
+        let got = shown(&Event.validate(&json!({"metadata": {"namespace": "default"}, "eventTime": "x"})));
+        assert_eq!(got.len(), 5, "{got:?}");
     }
 }

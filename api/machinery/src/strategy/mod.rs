@@ -1,6 +1,9 @@
 //! What differs from kind to kind: defaults, what a client may set, validation, deletion.
 //!
 //! One file a group of kinds; each kind is a unit struct that implements [`Strategy`], and its row in [`TABLE`].
+pub mod allocation;
+mod binding;
+mod check;
 mod columns;
 mod config_map;
 mod deployment;
@@ -16,12 +19,15 @@ mod pod;
 mod replica_set;
 mod rows;
 mod runtime_class;
+mod scale;
 mod secret;
 mod service;
 mod service_account;
 mod view;
 
+pub use binding::binding_applies;
 pub use rows::TABLE;
+pub use scale::{apply_scale, scale_of};
 
 use crate::field;
 use crate::resource::Resource;

@@ -1,4 +1,4 @@
-//! ServiceAccount.
+//! ServiceAccounts: nothing but their metadata matters to the API server.
 use super::Strategy;
 
 pub(super) struct ServiceAccount;
