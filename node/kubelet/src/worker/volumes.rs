@@ -1,0 +1,168 @@
+//! The volumes of a pod, made and kept up to date; and the mounts of its containers.
+use super::Worker;
+use super::apply::SyncError;
+use crate::env::{Objects, PodFacts, expand};
+use crate::volumes::apply::ensure_volume;
+use crate::volumes::plan::{VolumePlan, follows_objects, plan_volume, references, volume_path};
+use crate::volumes::subpath;
+use client::EventType;
+use client::k8s_openapi::api::core::v1 as core;
+use jiff::SignedDuration;
+
+/// How often volumes that follow objects are looked at again (kubelet `--sync-frequency`: 60 s), plus up to half
+/// of it so that pods do not all come at once.
+const REFRESH_SECONDS: i64 = 60;
+
+impl Worker {
+    /// What the node knows of the pod, for the downward API.
+    pub(super) fn facts(&self) -> PodFacts {
+        let sandbox = self.observed.ready_sandbox();
+        let pod_ips = match sandbox {
+            Some(s) if !s.ip.is_empty() => std::iter::once(&s.ip).chain(&s.more_ips).cloned().collect(),
+            _ => vec![self.shared.host_ip.clone()],
+        };
+        PodFacts {
+            pod_ips,
+            host_ip: self.shared.host_ip.clone(),
+            node_name: self.shared.node_name.clone(),
+            allocatable: self.shared.allocatable.clone(),
+        }
+    }
+
+    async fn volume_objects(&self, refresh: bool) -> Result<Objects, SyncError> {
+        let (maps, secrets) = references(&self.pod);
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        Ok(self.shared.objects.read(namespace, maps, secrets, refresh).await?)
+    }
+
+    /// Plans the volumes that `wanted` takes.
+    fn plan_volumes(
+        &self,
+        objects: &Objects,
+        wanted: impl Fn(&core::Volume) -> bool,
+    ) -> Result<Vec<(String, VolumePlan)>, String> {
+        let facts = self.facts();
+        let volumes = self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        volumes
+            .filter(|v| wanted(v))
+            .map(|v| match plan_volume(&self.pod, v, objects, &facts) {
+                Ok(plan) => Ok((v.name.clone(), plan)),
+                Err(why) => Err(format!("MountVolume.SetUp failed for volume {:?} : {why}", v.name)),
+            })
+            .collect()
+    }
+
+    async fn apply_volumes(&self, plans: Vec<(String, VolumePlan)>) -> Result<(), String> {
+        let (root, uid) = (self.shared.root_dir.clone(), self.uid.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            plans.iter().try_for_each(|(name, plan)| ensure_volume(&root, &uid, name, plan).map(drop))
+        });
+        match made.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(chain(&e)),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+
+    /// Makes every volume of the pod.
+    pub(super) async fn ensure_volumes(&mut self) -> Result<(), SyncError> {
+        if self.pod.spec.as_ref().is_none_or(|s| s.volumes.as_ref().is_none_or(Vec::is_empty)) {
+            return Ok(());
+        }
+        let objects = self.volume_objects(false).await?;
+        let made = match self.plan_volumes(&objects, |_| true) {
+            Ok(plans) => self.apply_volumes(plans).await,
+            Err(e) => Err(e),
+        };
+        made.map_err(|text| {
+            self.event(None, EventType::Warning, "FailedMount", &text);
+            SyncError::Volume(text)
+        })
+    }
+
+    /// Brings volumes that follow objects up to date, when they are due.
+    pub(super) async fn refresh_volumes(&mut self) {
+        let volumes = self.pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
+        if !volumes.is_some_and(|v| v.iter().any(follows_objects)) {
+            return;
+        }
+        let now = self.shared.ambient.now();
+        if self.volumes_due.is_some_and(|due| due > now) {
+            return;
+        }
+        let spread = (self.shared.ambient.random() % (REFRESH_SECONDS as u64 / 2)) as i64;
+        let first = self.volumes_due.is_none();
+        self.volumes_due = now.checked_add(SignedDuration::from_secs(REFRESH_SECONDS + spread)).ok();
+        if first {
+            // Made a moment ago, or by the process before this one: no hurry.
+            return;
+        }
+        let refreshed = match self.volume_objects(true).await {
+            Ok(objects) => match self.plan_volumes(&objects, follows_objects) {
+                Ok(plans) => self.apply_volumes(plans).await,
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e.to_string()),
+        };
+        if let Err(error) = refreshed {
+            // An object that was deleted leaves its files as they were.
+            tracing::debug!(pod = self.name(), error, "volumes were not refreshed");
+        }
+    }
+
+    /// The mounts of a container.
+    pub(super) async fn mounts(&self, c: &core::Container, env: &[(String, String)]) -> Result<Vec<cri::Mount>, String> {
+        let volumes = self.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+        let mut mounts = Vec::new();
+        for m in c.volume_mounts.iter().flatten() {
+            let volume = volumes.iter().find(|v| v.name == m.name);
+            let path = volume.and_then(|v| volume_path(&self.shared.root_dir, &self.uid, v));
+            let Some(mut path) = path else {
+                return Err(format!("cannot find volume {:?} to mount into container {:?}", m.name, c.name));
+            };
+            let sub = match &m.sub_path_expr {
+                Some(e) => Some(expand(e, |n| env.iter().find(|(k, _)| k == n).map(|(_, v)| v.clone()))),
+                None => m.sub_path.clone(),
+            };
+            if let Some(sub) = sub.filter(|s| !s.is_empty()) {
+                let resolved = tokio::task::spawn_blocking(move || subpath::resolve(&path, &sub)).await;
+                path = match resolved {
+                    Ok(Ok(path)) => path,
+                    Ok(Err(e)) => return Err(format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", m.name, c.name)),
+                    Err(e) => return Err(e.to_string()),
+                };
+            }
+            mounts.push(cri::Mount {
+                container_path: absolute(&m.mount_path),
+                host_path: path.to_string_lossy().into_owned(),
+                readonly: m.read_only.unwrap_or(false) || volume.is_some_and(is_read_only),
+                propagation: match m.mount_propagation.as_deref() {
+                    Some("HostToContainer") => cri::MountPropagation::HostToContainer as i32,
+                    Some("Bidirectional") => cri::MountPropagation::Bidirectional as i32,
+                    _ => cri::MountPropagation::Private as i32,
+                },
+                ..Default::default()
+            });
+        }
+        Ok(mounts)
+    }
+}
+
+/// Files that follow objects are not to be written by containers.
+fn is_read_only(v: &core::Volume) -> bool {
+    follows_objects(v)
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(s) = source {
+        text = format!("{text}: {s}");
+        source = s.source();
+    }
+    text
+}
