@@ -1,1 +1,135 @@
+//! The controllers: each brings one kind of thing from what is to what is wanted.
+//!
+//! Purpose: the loops of kube-controller-manager that this cluster needs, and the one for Functions.
+//!
+//! Invariant: a controller knows the cluster through the API alone. Every step may be done twice, and the
+//! process may die between any two steps; what was decided is decided again from what is there. Decisions
+//! (`plan.rs`) are pure; only `mod.rs` talks to the server.
+//!
+//! ```text
+//!   Informers ─► feed ─► WorkQueue ─► sync_<kind>: observe ─► plan ─► apply ─► API server
+//!      ▲                                                                          │
+//!      └──────────────────────────────── watch ◄─────────────────────────────────┘
+//! ```
+mod claim;
+mod context;
+mod deployment;
+mod discovery;
+mod endpointslice;
+mod error;
+mod expectations;
+mod function;
+mod garbagecollector;
+mod job;
+mod namespace;
+mod nodelifecycle;
+mod owner;
+mod pod;
+mod pod_control;
+mod pod_disruption;
+mod podgc;
+mod reconcile;
+mod replicaset;
+mod selector;
+mod serviceaccount;
+mod supervisor;
 
+use client::{Client, Informers};
+use machinery::ambient::Ambient;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What the controllers need to know; names as kube-controller-manager's flags where it has them.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--controllers`: `*` is all, `name` one, `-name` not this one.
+    pub controllers: Vec<String>,
+    /// The port in a Function's URL.
+    pub gateway_port: u16,
+    /// `--root-ca-file`: what pods get as `kube-root-ca.crt`; empty for none.
+    pub root_ca_pem: String,
+    /// `--node-monitor-grace-period`: a node that is silent for so long is not ready.
+    pub node_monitor_grace_period: Duration,
+    /// `--terminated-pod-gc-threshold`: so many ended pods are kept; 0 keeps all.
+    pub terminated_pod_gc_threshold: usize,
+    /// The first wait before a controller that failed as a whole is started again; it doubles up to a minute.
+    pub restart_backoff: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            controllers: vec!["*".to_owned()],
+            gateway_port: 8080,
+            root_ca_pem: String::new(),
+            node_monitor_grace_period: Duration::from_secs(40),
+            terminated_pod_gc_threshold: 12_500,
+            restart_backoff: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Config {
+    /// Whether the controller `name` is to run. The last word about a name counts before `*`.
+    pub fn is_enabled(&self, name: &str) -> bool {
+        for c in self.controllers.iter().rev() {
+            if c == name {
+                return true;
+            }
+            if c.strip_prefix('-') == Some(name) {
+                return false;
+            }
+        }
+        self.controllers.iter().any(|c| c == "*")
+    }
+
+    /// Entries of `controllers` that name no controller.
+    pub fn unknown_controllers(&self) -> Vec<&str> {
+        let known = |c: &str| c == "*" || CONTROLLERS.contains(&c.strip_prefix('-').unwrap_or(c));
+        self.controllers.iter().map(String::as_str).filter(|c| !known(c)).collect()
+    }
+}
+
+/// The names of all controllers, for `--controllers`.
+pub const CONTROLLERS: &[&str] = &[
+    "deployment",
+    "endpointslice",
+    "function",
+    "garbagecollector",
+    "job",
+    "namespace",
+    "nodelifecycle",
+    "podgc",
+    "replicaset",
+    "serviceaccount",
+];
+
+/// Runs the controllers until `shutdown`. One that panics or ends is started again, later each time; the others
+/// go on.
+pub async fn run(
+    config: Config,
+    client: Client,
+    informers: Informers,
+    ambient: Ambient,
+    shutdown: CancellationToken,
+) {
+    supervisor::run(config, client, informers, ambient, shutdown).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(controllers: &[&str]) -> Config {
+        Config { controllers: controllers.iter().map(|c| (*c).to_owned()).collect(), ..Config::default() }
+    }
+
+    #[test]
+    fn the_flag_chooses_controllers_as_upstream_does() {
+        assert!(config(&["*"]).is_enabled("job"));
+        assert!(!config(&["*", "-job"]).is_enabled("job"));
+        assert!(config(&["job"]).is_enabled("job"));
+        assert!(!config(&["job"]).is_enabled("podgc"));
+        assert_eq!(config(&["*", "-job", "bogus", "-x"]).unknown_controllers(), ["bogus", "-x"]);
+    }
+}
