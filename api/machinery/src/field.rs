@@ -78,10 +78,29 @@ pub struct Error {
     pub detail: String,
 }
 
+/// `s` as Go's `%q` prints it.
+fn quoted(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// `v` as Go's field errors print a value: strings quoted, everything else as compact JSON.
 fn shown(v: &serde_json::Value) -> String {
     match v {
-        serde_json::Value::String(s) => format!("{s:?}"),
+        serde_json::Value::String(s) => quoted(s),
         other => other.to_string(),
     }
 }
@@ -103,7 +122,11 @@ impl Error {
     }
     /// `Duplicate value: VALUE`.
     pub fn duplicate(path: Path, value: impl Into<serde_json::Value>) -> Self {
-        Self { kind: ErrorKind::Duplicate, path, detail: format!("Duplicate value: {}", shown(&value.into())) }
+        Self {
+            kind: ErrorKind::Duplicate,
+            path,
+            detail: format!("Duplicate value: {}", shown(&value.into())),
+        }
     }
     /// `Unsupported value: VALUE: supported values: "A", "B"`.
     pub fn not_supported(path: Path, value: impl Into<serde_json::Value>, supported: &[&str]) -> Self {
@@ -120,11 +143,7 @@ impl Error {
     }
     /// `Too long: may not be more than MAX bytes`.
     pub fn too_long(path: Path, max: usize) -> Self {
-        Self {
-            kind: ErrorKind::TooLong,
-            path,
-            detail: format!("Too long: may not be more than {max} bytes"),
-        }
+        Self { kind: ErrorKind::TooLong, path, detail: format!("Too long: may not be more than {max} bytes") }
     }
     /// `Too many: COUNT: must have at most MAX items`.
     pub fn too_many(path: Path, count: usize, max: usize) -> Self {
@@ -138,5 +157,28 @@ impl Error {
     /// `Not found: VALUE`.
     pub fn not_found(path: Path, value: impl Into<serde_json::Value>) -> Self {
         Self { kind: ErrorKind::NotFound, path, detail: format!("Not found: {}", shown(&value.into())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_and_values_read_as_in_go() {
+        let path = Path::new("spec").child("containers").index(0).child("env").key("a/b");
+        assert_eq!(path.to_string(), "spec.containers[0].env[a/b]");
+        assert_eq!(Path::root().to_string(), "<nil>");
+        let e = Error::invalid(path, "a\"\u{1}\té", "no");
+        assert_eq!(e.to_string(), "spec.containers[0].env[a/b]: Invalid value: \"a\\\"\\x01\\té\": no");
+        let e = Error::not_supported(Path::new("type"), "x", &["a", "b"]);
+        assert_eq!(e.to_string(), "type: Unsupported value: \"x\": supported values: \"a\", \"b\"");
+        assert_eq!(Error::required(Path::new("a"), "").to_string(), "a: Required value");
+        assert_eq!(Error::duplicate(Path::new("a"), 3).to_string(), "a: Duplicate value: 3");
+        let e = Error::too_many(Path::new("a"), 3, 1);
+        assert_eq!(
+            (e.to_string().as_str(), e.kind.reason()),
+            ("a: Too many: 3: must have at most 1 item", "FieldValueTooMany")
+        );
     }
 }

@@ -54,3 +54,29 @@ pub fn time(t: jiff::Timestamp) -> String {
 pub fn micro_time(t: jiff::Timestamp) -> String {
     t.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn metadata_is_read_leniently_and_made_when_written() {
+        let mut o = json!({});
+        assert_eq!((name(&o), namespace(&o), uid(&o), resource_version(&o)), ("", "", "", ""));
+        assert!(finalizers(&o).is_empty() && !is_terminating(&o));
+        set(&mut o, "name", "a");
+        set(&mut o, "finalizers", vec!["x"]);
+        set(&mut o, "deletionTimestamp", "2026-01-01T00:00:00Z");
+        assert_eq!((name(&o), finalizers(&o), is_terminating(&o)), ("a", vec!["x"], true));
+        remove(&mut o, "name");
+        assert_eq!(name(&o), "");
+    }
+
+    #[test]
+    fn times_are_printed_as_metav1_prints_them() {
+        let t: jiff::Timestamp = "2026-01-02T03:04:05.678901234Z".parse().expect("a time");
+        assert_eq!(time(t), "2026-01-02T03:04:05Z");
+        assert_eq!(micro_time(t), "2026-01-02T03:04:05.678901Z");
+    }
+}

@@ -8,9 +8,7 @@ use std::fmt;
 /// Why a quantity could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Form,
     #[error("unable to parse quantity's suffix")]
     Suffix,
@@ -36,18 +34,8 @@ const NANO: i128 = 1_000_000_000;
 const MAX: i128 = i64::MAX as i128 * NANO;
 
 /// The decimal suffixes with their powers of ten.
-const DECIMAL: [(&str, i64); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i64); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 /// The binary suffixes; the index is the power of 1024.
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
@@ -110,9 +98,10 @@ fn decimal(digits: &str, point: i64) -> i128 {
 /// The same for a binary suffix, 1024 to the power of `power`.
 fn binary(integer: &str, fraction: &str, power: u32) -> i128 {
     let shift = 10 * power;
-    let Some(whole) = integer.bytes().try_fold(0_i128, |n, b| {
-        (n <= i128::from(i64::MAX)).then(|| n * 10 + i128::from(b - b'0'))
-    }) else {
+    let Some(whole) = integer
+        .bytes()
+        .try_fold(0_i128, |n, b| (n <= i128::from(i64::MAX)).then(|| n * 10 + i128::from(b - b'0')))
+    else {
         return MAX;
     };
     if whole > i128::from(i64::MAX) >> shift {

@@ -201,7 +201,9 @@ fn unescape(value: &str) -> Result<String, ParseError> {
             '\\' => match chars.next() {
                 Some(e @ ('\\' | ',' | '=')) => out.push(e),
                 Some(e) => {
-                    return Err(ParseError(format!("invalid field selector: invalid escape sequence: \\{e}")));
+                    return Err(ParseError(format!(
+                        "invalid field selector: invalid escape sequence: \\{e}"
+                    )));
                 }
                 None => {
                     return Err(ParseError(format!(

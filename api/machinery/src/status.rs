@@ -52,7 +52,8 @@ impl Status {
 
     /// 404: `pods "x" not found`.
     pub fn not_found(r: &Resource, name: &str) -> Self {
-        Self::new(404, "NotFound", format!("{} {name:?} not found", r.group_resource())).with(Self::about(r, name))
+        Self::new(404, "NotFound", format!("{} {name:?} not found", r.group_resource()))
+            .with(Self::about(r, name))
     }
     /// 404 for a path nobody serves.
     pub fn no_such_path() -> Self {
@@ -107,8 +108,12 @@ impl Status {
     }
     /// 405.
     pub fn method_not_supported(r: &Resource, verb: &str) -> Self {
-        Self::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind {:?}", r.group_resource()))
-            .with(Self::about(r, ""))
+        Self::new(
+            405,
+            "MethodNotAllowed",
+            format!("{verb} is not supported on resources of kind {:?}", r.group_resource()),
+        )
+        .with(Self::about(r, ""))
     }
     /// 406.
     pub fn not_acceptable(accepted: &[&str]) -> Self {
@@ -152,14 +157,78 @@ impl Status {
     }
     /// 504: the resourceVersion asked for lies in the future.
     pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
-        Self::new(
-            504,
-            "Timeout",
-            format!("Timeout: Too large resource version: {asked}, current: {current}"),
-        )
-        .with(json!({
-            "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
-            "retryAfterSeconds": 1
-        }))
+        Self::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"))
+            .with(json!({
+                "causes": [{ "reason": "ResourceVersionTooLarge", "message": "Too large resource version" }],
+                "retryAfterSeconds": 1
+            }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::field::{Error, Path};
+    use crate::resource::lookup;
+
+    fn row(group: &str, plural: &str) -> &'static Resource {
+        lookup(group, "v1", plural).expect("a row")
+    }
+
+    #[test]
+    fn common_errors_have_upstreams_code_reason_and_text() {
+        let d = row("apps", "deployments");
+        for (status, code, reason, message) in [
+            (Status::not_found(d, "a"), 404, "NotFound", "deployments.apps \"a\" not found"),
+            (Status::already_exists(row("", "pods"), "a"), 409, "AlreadyExists", "pods \"a\" already exists"),
+            (
+                Status::conflict(d, "a", "it changed"),
+                409,
+                "Conflict",
+                "Operation cannot be fulfilled on deployments.apps \"a\": it changed",
+            ),
+            (Status::unauthorized(), 401, "Unauthorized", "Unauthorized"),
+            (
+                Status::too_large_resource_version(9, 3),
+                504,
+                "Timeout",
+                "Timeout: Too large resource version: 9, current: 3",
+            ),
+        ] {
+            assert_eq!((status.code, status.reason, status.message.as_str()), (code, reason, message));
+        }
+    }
+
+    #[test]
+    fn an_invalid_object_names_every_fault_as_a_cause() {
+        let errors = [
+            Error::required(Path::new("spec").child("a"), ""),
+            Error::invalid(Path::new("spec").child("b"), 1, "no"),
+        ];
+        let s = Status::invalid(row("apps", "deployments"), "d", &errors);
+        assert_eq!(
+            s.message,
+            "Deployment.apps \"d\" is invalid: [spec.a: Required value, spec.b: Invalid value: 1: no]"
+        );
+        assert_eq!(
+            s.to_value()["details"],
+            json!({"name": "d", "group": "apps", "kind": "Deployment", "causes": [
+            {"reason": "FieldValueRequired", "message": "Required value", "field": "spec.a"},
+            {"reason": "FieldValueInvalid", "message": "Invalid value: 1: no", "field": "spec.b"}]})
+        );
+        let one = Status::invalid(row("", "pods"), "p", &errors[..1]);
+        assert_eq!(one.message, "Pod \"p\" is invalid: spec.a: Required value");
+    }
+
+    #[test]
+    fn the_body_is_a_status_object_with_a_continue_token_where_there_is_one() {
+        let mut s = Status::expired("old");
+        assert_eq!(
+            s.to_value(),
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "old", "reason": "Expired", "code": 410})
+        );
+        s.continue_token = Some("t".into());
+        assert_eq!(s.to_value()["metadata"], json!({"continue": "t"}));
     }
 }

@@ -45,7 +45,11 @@ fn is_dns_label(s: &str) -> bool {
     is_word(s, is_lower_alphanumeric, |c| is_lower_alphanumeric(c) || c == b'-')
 }
 fn is_qualified_part(s: &str) -> bool {
-    is_word(s, |c| c.is_ascii_alphanumeric(), |c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+    is_word(
+        s,
+        |c| c.is_ascii_alphanumeric(),
+        |c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'),
+    )
 }
 
 fn join(errors: Vec<String>) -> Result<(), String> {
@@ -59,7 +63,11 @@ pub fn dns_label(name: &str) -> Result<(), String> {
         errors.push(too_long(MAX_LABEL_LEN));
     }
     if !is_dns_label(name) {
-        errors.push(if is_subdomain(name) { "must not contain dots".to_owned() } else { DNS_LABEL.to_owned() });
+        errors.push(if is_subdomain(name) {
+            "must not contain dots".to_owned()
+        } else {
+            DNS_LABEL.to_owned()
+        });
     }
     join(errors)
 }

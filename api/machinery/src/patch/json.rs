@@ -58,7 +58,9 @@ fn refusal(operation: &PatchOperation, kind: &PatchErrorKind) -> String {
         }
         (PatchOperation::Remove(_), PatchErrorKind::InvalidPointer) => {
             let key = path.as_str().rsplit('/').next().unwrap_or("");
-            format!("error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value")
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+            )
         }
         (PatchOperation::Move(m), PatchErrorKind::InvalidFromPointer) => {
             format!("error in move for path: '{}': missing value", m.from)
@@ -97,10 +99,22 @@ mod tests {
     #[test]
     fn what_does_not_apply_is_worded_as_upstream() {
         for (op, want) in [
-            (json!({"op": "remove", "path": "/a/x"}), "error in remove for path: '/a/x': Unable to remove nonexistent key: x: missing value"),
-            (json!({"op": "replace", "path": "/x", "value": 1}), "replace operation does not apply: doc is missing key: /x: missing value"),
-            (json!({"op": "add", "path": "/x/y", "value": 1}), "add operation does not apply: doc is missing path: \"/x/y\": missing value"),
-            (json!({"op": "copy", "from": "/x", "path": "/y"}), "error in copy for path: '/x': missing value"),
+            (
+                json!({"op": "remove", "path": "/a/x"}),
+                "error in remove for path: '/a/x': Unable to remove nonexistent key: x: missing value",
+            ),
+            (
+                json!({"op": "replace", "path": "/x", "value": 1}),
+                "replace operation does not apply: doc is missing key: /x: missing value",
+            ),
+            (
+                json!({"op": "add", "path": "/x/y", "value": 1}),
+                "add operation does not apply: doc is missing path: \"/x/y\": missing value",
+            ),
+            (
+                json!({"op": "copy", "from": "/x", "path": "/y"}),
+                "error in copy for path: '/x': missing value",
+            ),
         ] {
             let e = super::json(&mut json!({"a": {}}), &json!([op])).unwrap_err();
             assert_eq!(e, Error::Unprocessable(want.into()));

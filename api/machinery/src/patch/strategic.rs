@@ -34,7 +34,10 @@ pub fn strategic(obj: &mut Value, patch: &Value, schema: &Schema) -> Result<(), 
 
 fn bad_type(directive: &Value, map: &Map<String, Value>) -> Error {
     let shown = directive.as_str().map_or_else(|| directive.to_string(), str::to_owned);
-    Error::Unprocessable(format!("unknown patch type found in merge patch: {shown} in {}", Value::Object(map.clone())))
+    Error::Unprocessable(format!(
+        "unknown patch type found in merge patch: {shown} in {}",
+        Value::Object(map.clone())
+    ))
 }
 
 fn merge_map(
@@ -180,7 +183,9 @@ fn merge_by_key(
                 }
             }
             Some(Value::String(s)) if s == "merge" => {
-                return Err(Error::Unprocessable("merging lists cannot yet be specified in the patch".to_owned()));
+                return Err(Error::Unprocessable(
+                    "merging lists cannot yet be specified in the patch".to_owned(),
+                ));
             }
             Some(other) => return Err(bad_type(other, map)),
         }

@@ -58,7 +58,8 @@ fn lex(text: &str) -> Vec<(Token, &str)> {
             tokens.push((*t, *s));
             at += s.len();
         } else {
-            let len = bytes[at..].iter().position(|b| is_symbol(*b) || is_space(*b)).unwrap_or(bytes.len() - at);
+            let len =
+                bytes[at..].iter().position(|b| is_symbol(*b) || is_space(*b)).unwrap_or(bytes.len() - at);
             // Symbols and spaces are ASCII, so both ends lie between characters.
             let word = &text[at..at + len];
             let token = match word {
@@ -314,9 +315,17 @@ mod tests {
             assert_eq!(parse(text).unwrap_err().0, error, "{text}");
         }
         let e = parse("a=b@").unwrap_err().0;
-        assert!(e.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"b@\": a valid label must be"), "{e}");
+        assert!(
+            e.starts_with(
+                "unable to parse requirement: values[0][a]: Invalid value: \"b@\": a valid label must be"
+            ),
+            "{e}"
+        );
         let e = parse("-a=b").unwrap_err().0;
-        assert!(e.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"), "{e}");
+        assert!(
+            e.starts_with("unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"),
+            "{e}"
+        );
     }
 
     #[test]

@@ -77,11 +77,7 @@ fn invalid(service: &Value, error: Error) -> Status {
     }
 }
 
-fn plan_address(
-    service: &Value,
-    old: Option<&Value>,
-    pools: &Pools<'_>,
-) -> Result<Option<Ipv4Addr>, Status> {
+fn plan_address(service: &Value, old: Option<&Value>, pools: &Pools<'_>) -> Result<Option<Ipv4Addr>, Status> {
     if !needs_cluster_ip(service) || text(service, "/spec/clusterIP") == "None" {
         return Ok(None);
     }
@@ -95,13 +91,17 @@ fn plan_address(
             let is_free = |i: u32| !pools.used_addresses.contains(&at(pools, i));
             let offset = (pools.count / 16).clamp(16, 256);
             let found = search(pools.count, offset, pools.random, is_free);
-            let found = found.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+            let found =
+                found.ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
             Ok(Some(at(pools, found)))
         }
         asked => {
-            let ip: Ipv4Addr = asked
-                .parse()
-                .map_err(|_| refuse(asked, &format!("the provided network does not match the current range {}", pools.range)))?;
+            let ip: Ipv4Addr = asked.parse().map_err(|_| {
+                refuse(
+                    asked,
+                    &format!("the provided network does not match the current range {}", pools.range),
+                )
+            })?;
             if old.and_then(held_address) == Some(ip) {
                 return Ok(Some(ip));
             }
@@ -147,7 +147,8 @@ fn plan_node_ports(
             let is_free = |i: u32| !pools.used_node_ports.contains(&number(i)) && !own.contains(&number(i));
             let offset = (count / 32).clamp(16, 128);
             let found = search(count, offset, pools.random.rotate_left(i as u32 % 64), is_free);
-            let found = found.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+            let found =
+                found.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
             own.insert(number(found));
             out.push(Some(number(found)));
             continue;
@@ -155,7 +156,9 @@ fn plan_node_ports(
         let path = Path::new("spec").child("ports").index(i).child("nodePort");
         let refuse = |why: &str| invalid(service, Error::invalid(path.clone(), asked, why));
         let n = u16::try_from(asked).ok().filter(|n| pools.node_ports.contains(n)).ok_or_else(|| {
-            refuse(&format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"))
+            refuse(&format!(
+                "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+            ))
         })?;
         if pools.used_node_ports.contains(&n) && !held.contains(&n) {
             return Err(refuse("provided port is already allocated"));
@@ -229,11 +232,20 @@ mod tests {
             "Service \"s\" is invalid: spec.clusterIPs: Invalid value: [\"10.0.0.9\"]: failed to allocate IP 10.0.0.9: \
              provided IP is already allocated"
         );
-        assert!(message(json!({"type": "ClusterIP", "clusterIP": "10.0.1.1"}))
-            .ends_with("the provided IP (10.0.1.1) is not in the valid range. The range of valid IPs is 10.0.0.0/24"));
+        assert!(message(json!({"type": "ClusterIP", "clusterIP": "10.0.1.1"})).ends_with(
+            "the provided IP (10.0.1.1) is not in the valid range. The range of valid IPs is 10.0.0.0/24"
+        ));
         let np = |n: i64| json!({"type": "NodePort", "clusterIP": "10.0.0.3", "ports": [{"port": 80, "nodePort": n}]});
-        assert!(message(np(30001)).ends_with("spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated"));
-        assert!(message(np(80)).ends_with("provided port is not in the valid range. The range of valid ports is 30000-30099"));
+        assert!(
+            message(np(30001)).ends_with(
+                "spec.ports[0].nodePort: Invalid value: 30001: provided port is already allocated"
+            )
+        );
+        assert!(
+            message(np(80)).ends_with(
+                "provided port is not in the valid range. The range of valid ports is 30000-30099"
+            )
+        );
         let mut own = service(np(30001));
         own["spec"]["clusterIP"] = json!("10.0.0.9");
         let old = own.clone();

@@ -128,6 +128,10 @@ mod tests {
         assert_eq!(binding_applies(&mut pod(), &b).unwrap_err().code, 409);
         let e = binding_applies(&mut pod(), &json!({"target": {"kind": "Pod"}})).unwrap_err();
         assert_eq!(e.code, 422);
-        assert!(e.message.starts_with("Binding \"p\" is invalid: [target.kind: Unsupported value"), "{}", e.message);
+        assert!(
+            e.message.starts_with("Binding \"p\" is invalid: [target.kind: Unsupported value"),
+            "{}",
+            e.message
+        );
     }
 }

@@ -125,7 +125,9 @@ pub(super) fn label_selector(faults: &mut Faults, selector: &Value, path: &Path)
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             )),
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => faults.push(Error::invalid(path.child("operator"), other, "not a valid selector operator")),
+            other => {
+                faults.push(Error::invalid(path.child("operator"), other, "not a valid selector operator"))
+            }
         }
         key(faults, text(e, "/key"), path.child("key"));
         for (j, v) in values.iter().enumerate() {
@@ -147,16 +149,18 @@ pub(super) fn selector_of_template(faults: &mut Faults, spec: &Value, path: &Pat
     label_selector(faults, selector, &at);
     match LabelSelector::from_object(selector) {
         Err(e) => faults.push(Error::invalid(at, selector.clone(), &e.0)),
-        Ok(s) if s.is_everything() => faults.push(Error::invalid(
-            at,
-            selector.clone(),
-            "empty selector is invalid for deployment",
-        )),
+        Ok(s) if s.is_everything() => {
+            faults.push(Error::invalid(at, selector.clone(), "empty selector is invalid for deployment"))
+        }
         Ok(s) => {
             let labels = &spec["template"]["metadata"]["labels"];
             if !s.matches(labels) {
                 let at = path.child("template").child("metadata").child("labels");
-                faults.push(Error::invalid(at, labels.clone(), "`selector` does not match template `labels`"));
+                faults.push(Error::invalid(
+                    at,
+                    labels.clone(),
+                    "`selector` does not match template `labels`",
+                ));
             }
         }
     }
@@ -308,12 +312,15 @@ pub(super) mod tests {
         let mut faults = Faults::new();
         let r = json!({"limits": {"cpu": "1", "memory": "-1"}, "requests": {"cpu": "2", "gpu": "1"}});
         resources(&mut faults, &r, &Path::new("r"));
-        assert_eq!(shown(&faults), [
-            "r.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
-            "r.requests: Invalid value: \"gpu\": must be a standard resource type or fully qualified",
-            "r.requests: Invalid value: \"gpu\": must be a standard resource for containers",
-            "r.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
-        ]);
+        assert_eq!(
+            shown(&faults),
+            [
+                "r.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
+                "r.requests: Invalid value: \"gpu\": must be a standard resource type or fully qualified",
+                "r.requests: Invalid value: \"gpu\": must be a standard resource for containers",
+                "r.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+            ]
+        );
     }
 
     #[test]
@@ -323,7 +330,10 @@ pub(super) mod tests {
             port_name(&mut faults, name, Path::new("p"));
             faults.len()
         };
-        assert_eq!([check("http"), check("a-1"), check("1"), check("a--b"), check("-a"), check("A")], [0, 0, 1, 1, 1, 2]);
+        assert_eq!(
+            [check("http"), check("a-1"), check("1"), check("a--b"), check("-a"), check("A")],
+            [0, 0, 1, 1, 1, 2]
+        );
         assert_eq!(check("a-name-too-long-for-it"), 1);
     }
 }

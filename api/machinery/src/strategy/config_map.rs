@@ -1,6 +1,6 @@
 //! ConfigMaps.
-use super::check::{self, Faults};
 use super::Strategy;
+use super::check::{self, Faults};
 use crate::field::{Error, Path};
 use crate::validation::config_map_key;
 use serde_json::Value;
@@ -27,7 +27,8 @@ impl Strategy for ConfigMap {
             size += decoded_len(value);
         }
         if size > MAX_DATA_BYTES {
-            faults.push(Error::too_long(Path::root(), MAX_DATA_BYTES));
+            // Upstream prints a path without a name as `[]`, and people search for that.
+            faults.push(Error::too_long(Path::root().key(""), MAX_DATA_BYTES));
         }
         faults
     }
@@ -59,10 +60,16 @@ mod tests {
         let c = json!({"data": {"a/b": "", "..x": "", "same": ""}, "binaryData": {"same": "AAAA"}});
         let got = shown(&ConfigMap.validate(&c));
         assert_eq!(got.len(), 3, "{got:?}");
-        assert!(got.contains(&"data[..x]: Invalid value: \"..x\": must not start with '..'".to_owned()), "{got:?}");
+        assert!(
+            got.contains(&"data[..x]: Invalid value: \"..x\": must not start with '..'".to_owned()),
+            "{got:?}"
+        );
         let big = json!({"data": {"a": "x".repeat(MAX_DATA_BYTES)}, "binaryData": {"b": "AA=="}});
-        assert_eq!(shown(&ConfigMap.validate(&big)), ["<nil>: Too long: may not be more than 1048576 bytes"]);
-        assert_eq!([decoded_len(&json!("AA==")), decoded_len(&json!("AAA=")), decoded_len(&json!("AAAA"))], [1, 2, 3]);
+        assert_eq!(shown(&ConfigMap.validate(&big)), ["[]: Too long: may not be more than 1048576 bytes"]);
+        assert_eq!(
+            [decoded_len(&json!("AA==")), decoded_len(&json!("AAA=")), decoded_len(&json!("AAAA"))],
+            [1, 2, 3]
+        );
     }
 
     #[test]
@@ -70,9 +77,12 @@ mod tests {
         let old = json!({"immutable": true, "data": {"a": "1"}});
         assert!(ConfigMap.validate_update(&old, &old).is_empty());
         let new = json!({"data": {"a": "2"}});
-        assert_eq!(shown(&ConfigMap.validate_update(&new, &old)), [
-            "immutable: Forbidden: field is immutable when `immutable` is set",
-            "data: Forbidden: field is immutable when `immutable` is set",
-        ]);
+        assert_eq!(
+            shown(&ConfigMap.validate_update(&new, &old)),
+            [
+                "immutable: Forbidden: field is immutable when `immutable` is set",
+                "data: Forbidden: field is immutable when `immutable` is set",
+            ]
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Deployments.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_template, default_template};
 use super::view::{fill, has, int, keep, keep_all_but_status, list, maybe_int, same, section, text};
-use super::Strategy;
 use crate::field::{Error, Path};
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ pub(super) fn managed_template(faults: &mut Faults, spec: &Value, path: &Path) {
         let at = at.child("spec").child("activeDeadlineSeconds");
         faults.push(Error::forbidden(at, "activeDeadlineSeconds in ReplicaSet is not Supported"));
     }
-    if list(template, "/spec/ephemeralContainers").first().is_some() {
+    if !list(template, "/spec/ephemeralContainers").is_empty() {
         let at = at.child("spec").child("ephemeralContainers");
         faults.push(Error::forbidden(at, "ephemeral containers not allowed in pod template"));
     }
@@ -113,7 +113,11 @@ fn strategy(faults: &mut Faults, strategy: &Value, path: &Path) {
             }
             if rolling["maxUnavailable"].is_string() && unavailable > 100 {
                 let at = path.child("maxUnavailable");
-                faults.push(Error::invalid(at, rolling["maxUnavailable"].clone(), "must not be greater than 100%"));
+                faults.push(Error::invalid(
+                    at,
+                    rolling["maxUnavailable"].clone(),
+                    "must not be greater than 100%",
+                ));
             }
         }
         other => {
@@ -150,7 +154,10 @@ pub(super) mod tests {
         let spec = &d["spec"];
         assert_eq!((&spec["replicas"], &spec["revisionHistoryLimit"]), (&json!(1), &json!(10)));
         assert_eq!(spec["progressDeadlineSeconds"], 600);
-        assert_eq!(spec["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}));
+        assert_eq!(
+            spec["strategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
+        );
         assert_eq!(spec["template"]["metadata"], json!({"labels": {"app": "web"}}));
         let pod = &spec["template"]["spec"];
         assert_eq!(pod["restartPolicy"], "Always");
@@ -160,16 +167,43 @@ pub(super) mod tests {
 
     #[test]
     fn faults_are_worded_as_upstream() {
-        let cases: Vec<(Box<dyn FnOnce(&mut Value)>, &str)> = vec![
-            (Box::new(|d| d["spec"]["replicas"] = json!(-1)), "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        type Change = Box<dyn FnOnce(&mut Value)>;
+        let cases: Vec<(Change, &str)> = vec![
+            (
+                Box::new(|d| d["spec"]["replicas"] = json!(-1)),
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            ),
             (Box::new(|d| d["spec"]["selector"] = Value::Null), "spec.selector: Required value"),
-            (Box::new(|d| d["spec"]["selector"] = json!({})), "spec.selector: Invalid value: {}: empty selector is invalid for deployment"),
-            (Box::new(|d| d["spec"]["selector"]["matchLabels"] = json!({"app": "x"})), "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`"),
-            (Box::new(|d| d["spec"]["template"]["spec"]["restartPolicy"] = json!("Never")), "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\""),
-            (Box::new(|d| d["spec"]["template"]["spec"]["containers"] = json!([])), "spec.template.spec.containers: Required value"),
-            (Box::new(|d| d["spec"]["strategy"] = json!({"type": "Recreate", "rollingUpdate": {}})), "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"),
-            (Box::new(|d| d["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}})), "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0"),
-            (Box::new(|d| d["spec"]["minReadySeconds"] = json!(600)), "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"),
+            (
+                Box::new(|d| d["spec"]["selector"] = json!({})),
+                "spec.selector: Invalid value: {}: empty selector is invalid for deployment",
+            ),
+            (
+                Box::new(|d| d["spec"]["selector"]["matchLabels"] = json!({"app": "x"})),
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ),
+            (
+                Box::new(|d| d["spec"]["template"]["spec"]["restartPolicy"] = json!("Never")),
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+            ),
+            (
+                Box::new(|d| d["spec"]["template"]["spec"]["containers"] = json!([])),
+                "spec.template.spec.containers: Required value",
+            ),
+            (
+                Box::new(|d| d["spec"]["strategy"] = json!({"type": "Recreate", "rollingUpdate": {}})),
+                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+            ),
+            (
+                Box::new(|d| {
+                    d["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}})
+                }),
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+            ),
+            (
+                Box::new(|d| d["spec"]["minReadySeconds"] = json!(600)),
+                "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
+            ),
         ];
         for (change, want) in cases {
             let got = faults(change);
@@ -183,7 +217,10 @@ pub(super) mod tests {
         let mut new = old.clone();
         new["spec"]["selector"]["matchLabels"]["a"] = json!("b");
         let got = shown(&Deployment.validate_update(&new, &old));
-        assert!(got[0].starts_with("spec.selector: Invalid value: ") && got[0].ends_with("field is immutable"), "{got:?}");
+        assert!(
+            got[0].starts_with("spec.selector: Invalid value: ") && got[0].ends_with("field is immutable"),
+            "{got:?}"
+        );
         let mut new = old.clone();
         new["metadata"]["labels"] = json!({"a": "b"});
         assert!(!Deployment.generation_changed(&new, &old));

@@ -1,7 +1,7 @@
 //! EndpointSlices. Loopback addresses are allowed, unlike upstream: pods of a cluster without privileges live there.
-use super::check::{self, Faults, Unique};
-use super::view::{each, int, has, list, same, text};
 use super::Strategy;
+use super::check::{self, Faults, Unique};
+use super::view::{each, has, int, list, same, text};
 use crate::field::{Error, Path};
 use crate::validation::{dns_label, dns_subdomain};
 use serde_json::{Value, json};
@@ -89,7 +89,9 @@ fn endpoint(faults: &mut Faults, e: &Value, kind: &str, path: &Path) {
             }
         }
     }
-    for (name, rule) in [("nodeName", dns_subdomain as fn(&str) -> Result<(), String>), ("hostname", dns_label)] {
+    for (name, rule) in
+        [("nodeName", dns_subdomain as fn(&str) -> Result<(), String>), ("hostname", dns_label)]
+    {
         match text(e, &format!("/{name}")) {
             "" => {}
             value => check::rule(faults, value, path.child(name), rule),
@@ -111,16 +113,25 @@ mod tests {
         let mut bad = s.clone();
         bad["endpoints"] = json!([{"addresses": ["::1"]}, {"addresses": []}]);
         bad["ports"] = json!([{"name": "a", "protocol": "TCP"}, {"name": "a", "protocol": "TCP"}]);
-        assert_eq!(shown(&EndpointSlice.validate(&bad)), [
-            "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address",
-            "endpoints[1].addresses: Required value: must contain at least 1 address",
-            "ports[1].name: Duplicate value: \"a\"",
-        ]);
+        assert_eq!(
+            shown(&EndpointSlice.validate(&bad)),
+            [
+                "endpoints[0].addresses[0]: Invalid value: \"::1\": must be an IPv4 address",
+                "endpoints[1].addresses: Required value: must contain at least 1 address",
+                "ports[1].name: Duplicate value: \"a\"",
+            ]
+        );
         bad["endpoints"] = Value::from(vec![json!({}); 1001]);
-        assert_eq!(shown(&EndpointSlice.validate(&bad)), ["endpoints: Too many: 1001: must have at most 1000 items"]);
+        assert_eq!(
+            shown(&EndpointSlice.validate(&bad)),
+            ["endpoints: Too many: 1001: must have at most 1000 items"]
+        );
         let mut new = s.clone();
         new["addressType"] = json!("IPv6");
-        assert_eq!(shown(&EndpointSlice.validate_update(&new, &s)), ["addressType: Invalid value: \"IPv6\": field is immutable"]);
+        assert_eq!(
+            shown(&EndpointSlice.validate_update(&new, &s)),
+            ["addressType: Invalid value: \"IPv6\": field is immutable"]
+        );
         assert!(EndpointSlice.generation_changed(&new, &s) && !EndpointSlice.generation_changed(&s, &s));
     }
 }

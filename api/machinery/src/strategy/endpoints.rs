@@ -1,7 +1,7 @@
 //! Endpoints. Loopback addresses are allowed, unlike upstream: pods of a cluster without privileges live there.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::view::{each, fill, int, list, text};
-use super::Strategy;
 use crate::field::{Error, Path};
 use crate::validation::dns_label;
 use serde_json::Value;
@@ -67,9 +67,12 @@ mod tests {
         assert_eq!(e["subsets"][0]["ports"][0]["protocol"], "TCP");
         assert!(Endpoints.validate(&e).is_empty());
         let got = shown(&Endpoints.validate(&json!({"subsets": [{}, {"addresses": [{"ip": "x"}]}]})));
-        assert_eq!(got, [
-            "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
-            "subsets[1].addresses[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        ]);
+        assert_eq!(
+            got,
+            [
+                "subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`",
+                "subsets[1].addresses[0].ip: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ]
+        );
     }
 }

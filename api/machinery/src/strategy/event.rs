@@ -150,7 +150,10 @@ mod tests {
         let mut stored = new.clone();
         Event.to_storage(&mut stored);
         assert_eq!(stored["apiVersion"], "v1");
-        assert_eq!((&stored["involvedObject"]["kind"], &stored["message"], &stored["count"]), (&json!("Pod"), &json!("m"), &json!(1)));
+        assert_eq!(
+            (&stored["involvedObject"]["kind"], &stored["message"], &stored["count"]),
+            (&json!("Pod"), &json!("m"), &json!(1))
+        );
         assert!(CoreEvent.validate(&stored).is_empty());
         let row = crate::resource::lookup("", "v1", "events").expect("a row");
         let fields = CoreEvent.fields(row, &stored);
@@ -164,7 +167,10 @@ mod tests {
     #[test]
     fn an_event_stays_with_its_object_and_says_what_happened() {
         let old = json!({"metadata": {"namespace": "n"}, "involvedObject": {"namespace": "m"}});
-        assert_eq!(shown(&CoreEvent.validate(&old)), ["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"]);
+        assert_eq!(
+            shown(&CoreEvent.validate(&old)),
+            ["involvedObject.namespace: Invalid value: \"m\": does not match event.namespace"]
+        );
         let node = json!({"metadata": {"namespace": "default"}, "involvedObject": {"kind": "Node"}});
         assert!(CoreEvent.validate(&node).is_empty());
         let got = shown(&Event.validate(&json!({"metadata": {"namespace": "default"}, "eventTime": "x"})));

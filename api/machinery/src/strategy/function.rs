@@ -1,8 +1,8 @@
 //! Functions (`dhow.dev/v1alpha1`): a program that answers HTTP, kept running and reachable by name.
+use super::Strategy;
 use super::check::{self, Faults, Unique};
 use super::pod::{check_env, defaults};
 use super::view::{fill, keep, keep_all_but_status, list, maybe_int, same, section};
-use super::Strategy;
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_subdomain};
 use serde_json::{Value, json};

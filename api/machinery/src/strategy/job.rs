@@ -1,8 +1,10 @@
 //! Jobs.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_template, default_template};
-use super::view::{fill, flag, has, int, keep, keep_all_but_status, map, maybe_int, same, section, text};
-use super::Strategy;
+use super::view::{
+    each, fill, flag, has, int, keep, keep_all_but_status, map, maybe_int, same, section, text,
+};
 use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
@@ -34,6 +36,11 @@ impl Strategy for Job {
         fill(spec, "manualSelector", false);
         let replacement = if has(spec, "/podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
         fill(spec, "podReplacementPolicy", replacement);
+        for rule in each(spec, "/podFailurePolicy/rules") {
+            for pattern in each(rule, "/onPodConditions") {
+                fill(pattern, "status", "True");
+            }
+        }
         let labels = map(obj, "/spec/template/metadata/labels").filter(|l| !l.is_empty()).cloned();
         if let Some(labels) = labels
             && map(obj, "/metadata/labels").is_none_or(|l| l.is_empty())
@@ -50,7 +57,9 @@ impl Strategy for Job {
         }
         let (name, uid) = (meta::name(obj).to_owned(), meta::uid(obj).to_owned());
         let Some(spec) = section(obj, "spec") else { return };
-        if let Some(labels) = section(spec, "template").and_then(|t| section(t, "metadata")).and_then(|m| section(m, "labels")) {
+        if let Some(labels) =
+            section(spec, "template").and_then(|t| section(t, "metadata")).and_then(|m| section(m, "labels"))
+        {
             for (key, value) in
                 [("controller-uid", &uid), (CONTROLLER_UID, &uid), ("job-name", &name), (JOB_NAME, &name)]
             {
@@ -83,14 +92,21 @@ impl Strategy for Job {
         }
         selector(&mut faults, obj, &path);
         check::maybe_one_of(&mut faults, spec, &path, "completionMode", &["Indexed", "NonIndexed"]);
-        check::maybe_one_of(&mut faults, spec, &path, "podReplacementPolicy", &["Failed", "TerminatingOrFailed"]);
+        check::maybe_one_of(
+            &mut faults,
+            spec,
+            &path,
+            "podReplacementPolicy",
+            &["Failed", "TerminatingOrFailed"],
+        );
         if text(spec, "/completionMode") == "Indexed" {
             if !has(spec, "/completions") {
                 faults.push(Error::required(path.child("completions"), "when completion mode is Indexed"));
             }
             if int(spec, "/parallelism") > MAX_INDEXED_PARALLELISM {
-                let detail =
-                    format!("must be less than or equal to {MAX_INDEXED_PARALLELISM} when completion mode is Indexed");
+                let detail = format!(
+                    "must be less than or equal to {MAX_INDEXED_PARALLELISM} when completion mode is Indexed"
+                );
                 faults.push(Error::invalid(path.child("parallelism"), int(spec, "/parallelism"), &detail));
             }
         } else if let Some(n) = maybe_int(spec, "/backoffLimitPerIndex") {
@@ -113,9 +129,16 @@ impl Strategy for Job {
         let elastic = text(new, "/completionMode") == "Indexed"
             && maybe_int(new, "/completions") == maybe_int(new, "/parallelism");
         if !elastic {
-            check::immutable(&mut faults, &new["completions"], &old["completions"], path.child("completions"));
+            check::immutable(
+                &mut faults,
+                &new["completions"],
+                &old["completions"],
+                path.child("completions"),
+            );
         }
-        for name in ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy"] {
+        for name in
+            ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "successPolicy"]
+        {
             check::immutable(&mut faults, &new[name], &old[name], path.child(name));
         }
         // Before it starts, a suspended job's scheduling may still be decided.
@@ -136,6 +159,9 @@ impl Strategy for Job {
         faults
     }
 
+    fn orphan_by_default(&self) -> bool {
+        true
+    }
     fn has_generation(&self) -> bool {
         true
     }
@@ -161,7 +187,11 @@ fn selector(faults: &mut Faults, obj: &Value, path: &Path) {
         let old = json!({ "controller-uid": meta::uid(obj) });
         let given = &spec["selector"]["matchLabels"];
         if *given != want && *given != old {
-            faults.push(Error::invalid(at.clone(), spec["selector"].clone(), "`selector` not auto-generated"));
+            faults.push(Error::invalid(
+                at.clone(),
+                spec["selector"].clone(),
+                "`selector` not auto-generated",
+            ));
         }
     }
     let labels = &spec["template"]["metadata"]["labels"];
@@ -201,9 +231,12 @@ mod tests {
         ] {
             assert_eq!(spec[name], value, "{name}");
         }
-        assert_eq!(spec["template"]["metadata"]["labels"], json!({
+        assert_eq!(
+            spec["template"]["metadata"]["labels"],
+            json!({
             "controller-uid": "u-1", "batch.kubernetes.io/controller-uid": "u-1",
-            "job-name": "j", "batch.kubernetes.io/job-name": "j"}));
+            "job-name": "j", "batch.kubernetes.io/job-name": "j"})
+        );
         assert!(Job.validate(&job).is_empty(), "{:?}", shown(&Job.validate(&job)));
         let mut again = job.clone();
         Job.default(&mut again);
@@ -215,7 +248,10 @@ mod tests {
     #[test]
     fn pods_of_a_job_must_be_able_to_end() {
         let got = shown(&Job.validate(&created(json!({"template": template("Always")}))));
-        assert_eq!(got, ["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]);
+        assert_eq!(
+            got,
+            ["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]
+        );
     }
 
     #[test]
@@ -228,8 +264,14 @@ mod tests {
         };
         assert!(change(|j| j["spec"]["parallelism"] = json!(5)).is_empty());
         assert!(change(|j| j["spec"]["suspend"] = json!(true)).is_empty());
-        assert_eq!(change(|j| j["spec"]["completions"] = json!(5)), ["spec.completions: Invalid value: 5: field is immutable"]);
+        assert_eq!(
+            change(|j| j["spec"]["completions"] = json!(5)),
+            ["spec.completions: Invalid value: 5: field is immutable"]
+        );
         let got = change(|j| j["spec"]["template"]["spec"]["containers"][0]["image"] = json!("y"));
-        assert!(got[0].starts_with("spec.template: Invalid value: ") && got[0].ends_with("field is immutable"), "{got:?}");
+        assert!(
+            got[0].starts_with("spec.template: Invalid value: ") && got[0].ends_with("field is immutable"),
+            "{got:?}"
+        );
     }
 }

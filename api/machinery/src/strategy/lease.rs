@@ -1,7 +1,7 @@
 //! Leases: who leads, and which nodes live.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::view::maybe_int;
-use super::Strategy;
 use crate::field::{Error, Path};
 use serde_json::Value;
 
@@ -32,10 +32,14 @@ mod tests {
     #[test]
     fn a_lease_lasts() {
         assert!(Lease.validate(&json!({"spec": {"leaseDurationSeconds": 1}})).is_empty());
-        let got = shown(&Lease.validate(&json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1}})));
-        assert_eq!(got, [
-            "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
-            "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
-        ]);
+        let got =
+            shown(&Lease.validate(&json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1}})));
+        assert_eq!(
+            got,
+            [
+                "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+                "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
+            ]
+        );
     }
 }

@@ -94,7 +94,7 @@ pub trait Strategy: Sync {
     }
 
     /// Dependents of this kind are orphaned, not deleted, when DeleteOptions says nothing (upstream's
-    /// `DefaultGarbageCollectionPolicy`: batch/v1 Job does *not*, so the default is background deletion).
+    /// `DefaultGarbageCollectionPolicy`): batch/v1 Job alone, for old clients' sake.
     fn orphan_by_default(&self) -> bool {
         false
     }
@@ -103,6 +103,7 @@ pub trait Strategy: Sync {
     fn to_storage(&self, _obj: &mut Value) {}
 
     /// The inverse of [`Strategy::to_storage`].
+    #[allow(clippy::wrong_self_convention)] // `self` is the kind, not the value that is converted
     fn from_storage(&self, _obj: &mut Value) {}
 
     /// Values of the row's `selectable_fields`, in that order; `""` where absent.
@@ -124,3 +125,6 @@ pub trait Strategy: Sync {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

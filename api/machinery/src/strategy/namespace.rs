@@ -1,7 +1,7 @@
 //! Namespaces. One that is deleted stays until its finalizer `kubernetes` is gone: then it is empty.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::view::{keep, keep_all_but_status, list, section};
-use super::Strategy;
 use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
@@ -72,8 +72,11 @@ mod tests {
     fn a_new_namespace_is_active_labelled_and_held_by_its_finalizer() {
         let mut ns = json!({"metadata": {"name": "a"}, "status": {"phase": "Terminating"}});
         Namespace.prepare_for_create(&mut ns);
-        assert_eq!(ns, json!({"metadata": {"name": "a", "labels": {"kubernetes.io/metadata.name": "a"}},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}));
+        assert_eq!(
+            ns,
+            json!({"metadata": {"name": "a", "labels": {"kubernetes.io/metadata.name": "a"}},
+            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}})
+        );
         let mut new = ns.clone();
         new["spec"]["finalizers"] = json!([]);
         Namespace.prepare_for_update(&mut new, &ns);

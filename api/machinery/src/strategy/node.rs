@@ -1,8 +1,8 @@
 //! Nodes.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::TAINT_EFFECTS;
 use super::view::{fill, flag, has, keep, keep_all_but_status, list, map, section, text};
-use super::Strategy;
 use crate::field::{Error, Path};
 use crate::resource::Resource;
 use crate::validation::label_value;
@@ -44,22 +44,22 @@ impl Strategy for Node {
         }
         for list in ["capacity", "allocatable"] {
             for (name, quantity) in obj["status"][list].as_object().into_iter().flatten() {
-                check::quantity_not_negative(&mut faults, quantity, Path::new("status").child(list).key(name));
+                check::quantity_not_negative(
+                    &mut faults,
+                    quantity,
+                    Path::new("status").child(list).key(name),
+                );
             }
         }
         faults
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Faults {
         let mut faults = Faults::new();
-        for (name, set_once) in [("podCIDR", true), ("providerID", true)] {
-            let (path, now, was) = (Path::new("spec").child(name), &new["spec"][name], text(old, &format!("/spec/{name}")));
-            if set_once && !was.is_empty() && *now != was {
-                let why = if name == "providerID" {
-                    "node updates may not change providerID except from \"\" to valid"
-                } else {
-                    "node updates may not change podCIDR except from \"\" to valid"
-                };
-                faults.push(Error::forbidden(path, why));
+        for name in ["podCIDR", "providerID"] {
+            let was = text(old, &format!("/spec/{name}"));
+            if !was.is_empty() && new["spec"][name] != was {
+                let detail = format!("node updates may not change {name} except from \"\" to valid");
+                faults.push(Error::forbidden(Path::new("spec").child(name), &detail));
             }
         }
         faults

@@ -1,9 +1,9 @@
 //! ReplicaSets.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::deployment::managed_template;
 use super::pod::default_template;
 use super::view::{fill, int, keep, keep_all_but_status, same, section};
-use super::Strategy;
 use crate::field::Path;
 use crate::resource::Resource;
 use serde_json::{Value, json};

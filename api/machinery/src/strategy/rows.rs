@@ -1,9 +1,22 @@
 //! The rows of the resource table.
 use super::{
-    columns, config_map::ConfigMap, deployment::Deployment, endpoint_slice::EndpointSlice,
-    endpoints::Endpoints, event::{CoreEvent, Event}, function::Function, job::Job, lease::Lease,
-    namespace::Namespace, node::Node, pod::Pod, replica_set::ReplicaSet, runtime_class::RuntimeClass,
-    secret::Secret, service::Service, service_account::ServiceAccount,
+    columns,
+    config_map::ConfigMap,
+    deployment::Deployment,
+    endpoint_slice::EndpointSlice,
+    endpoints::Endpoints,
+    event::{CoreEvent, Event},
+    function::Function,
+    job::Job,
+    lease::Lease,
+    namespace::Namespace,
+    node::Node,
+    pod::Pod,
+    replica_set::ReplicaSet,
+    runtime_class::RuntimeClass,
+    secret::Secret,
+    service::Service,
+    service_account::ServiceAccount,
 };
 use crate::resource::{ALL_VERBS, Resource, Scope, Subresource, SubresourceKind, Verb};
 

@@ -1,6 +1,6 @@
 //! RuntimeClasses.
-use super::check::{self, Faults};
 use super::Strategy;
+use super::check::{self, Faults};
 use crate::field::{Error, Path};
 use crate::validation::dns_label;
 use serde_json::Value;

@@ -80,9 +80,12 @@ mod tests {
         let row = lookup("apps", "v1", "deployments").expect("a row");
         let mut d = deployment();
         let mut scale = scale_of(row, &d);
-        assert_eq!(scale, json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
+        assert_eq!(
+            scale,
+            json!({"kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {"name": "d", "namespace": "n", "uid": "u", "resourceVersion": "7"},
-            "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=web"}}));
+            "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "app=web"}})
+        );
         scale["spec"]["replicas"] = json!(5);
         scale["metadata"]["resourceVersion"] = json!("6");
         apply_scale(row, &mut d, &scale).unwrap();

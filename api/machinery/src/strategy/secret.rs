@@ -1,8 +1,8 @@
 //! Secrets. `stringData` is written only: it becomes `data`.
+use super::Strategy;
 use super::check::{self, Faults};
 use super::config_map::{MAX_DATA_BYTES, check_key, decoded_len};
 use super::view::{drop_field, fill, section, text};
-use super::Strategy;
 use crate::field::{Error, Path};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,7 @@
 //! Services. Addresses and node ports are given out by the API server ([`super::allocation`]).
+use super::Strategy;
 use super::check::{self, Faults, Unique};
 use super::view::{drop_field, each, fill, has, int, keep, keep_all_but_status, list, section, text};
-use super::Strategy;
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_label, dns_subdomain};
 use serde_json::{Value, json};
@@ -42,7 +42,10 @@ impl Strategy for Service {
         fill(spec, "type", "ClusterIP");
         for port in each(spec, "/ports") {
             fill(port, "protocol", "TCP");
-            if matches!(&port["targetPort"], Value::Null) || port["targetPort"] == 0 || port["targetPort"] == "" {
+            if matches!(&port["targetPort"], Value::Null)
+                || port["targetPort"] == 0
+                || port["targetPort"] == ""
+            {
                 port["targetPort"] = port["port"].clone();
             }
         }
@@ -89,7 +92,11 @@ impl Strategy for Service {
     fn validate_update(&self, new: &Value, old: &Value) -> Faults {
         let mut faults = Faults::new();
         let was = text(old, "/spec/clusterIP");
-        if needs_cluster_ip(new) && needs_cluster_ip(old) && !was.is_empty() && was != text(new, "/spec/clusterIP") {
+        if needs_cluster_ip(new)
+            && needs_cluster_ip(old)
+            && !was.is_empty()
+            && was != text(new, "/spec/clusterIP")
+        {
             let path = Path::new("spec").child("clusterIPs").index(0);
             faults.push(Error::invalid(path, new["spec"]["clusterIPs"].clone(), "may not change once set"));
         }
@@ -142,7 +149,9 @@ fn keep_allocated(new: &mut Value, old: &Value) {
         if int(port, "/nodePort") != 0 {
             continue;
         }
-        let was = list(old, "/spec/ports").iter().find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
+        let was = list(old, "/spec/ports")
+            .iter()
+            .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
         if let Some(n) = was.map(|p| int(p, "/nodePort")).filter(|n| *n != 0)
             && used.insert(n)
         {
@@ -264,14 +273,18 @@ mod tests {
     #[test]
     fn the_smallest_service_gets_upstreams_defaults_once() {
         let s = service(json!({"ports": [{"port": 80}]}));
-        assert_eq!(s["spec"], json!({
+        assert_eq!(
+            s["spec"],
+            json!({
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}], "sessionAffinity": "None", "type": "ClusterIP",
-            "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"}));
+            "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"})
+        );
         let mut again = s.clone();
         Service.default(&mut again);
         assert_eq!(again, s);
         assert!(Service.validate(&s).is_empty());
-        let lb = service(json!({"type": "LoadBalancer", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}));
+        let lb =
+            service(json!({"type": "LoadBalancer", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}));
         assert_eq!(lb["spec"]["externalTrafficPolicy"], "Cluster");
         assert_eq!(lb["spec"]["allocateLoadBalancerNodePorts"], true);
         assert_eq!(lb["spec"]["sessionAffinityConfig"], json!({"clientIP": {"timeoutSeconds": 10800}}));
@@ -281,14 +294,32 @@ mod tests {
     fn faults_are_worded_as_upstream() {
         for (spec, want) in [
             (json!({}), "spec.ports: Required value"),
-            (json!({"type": "Foo", "ports": [{"port": 80}]}), "spec.type: Unsupported value: \"Foo\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\""),
-            (json!({"ports": [{"port": 0}]}), "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive"),
+            (
+                json!({"type": "Foo", "ports": [{"port": 80}]}),
+                "spec.type: Unsupported value: \"Foo\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+            ),
+            (
+                json!({"ports": [{"port": 0}]}),
+                "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
             (json!({"ports": [{"port": 1}, {"port": 2, "name": "b"}]}), "spec.ports[0].name: Required value"),
-            (json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]}), "spec.ports[1]: Duplicate value: {\"port\":1,\"protocol\":\"TCP\"}"),
-            (json!({"ports": [{"port": 1, "nodePort": 30000}]}), "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'"),
+            (
+                json!({"ports": [{"port": 1, "name": "a"}, {"port": 1, "name": "b"}]}),
+                "spec.ports[1]: Duplicate value: {\"port\":1,\"protocol\":\"TCP\"}",
+            ),
+            (
+                json!({"ports": [{"port": 1, "nodePort": 30000}]}),
+                "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+            ),
             (json!({"type": "ExternalName"}), "spec.externalName: Required value"),
-            (json!({"clusterIP": "x", "ports": [{"port": 1}]}), "spec.clusterIPs[0]: Invalid value: \"x\": must be empty, 'None', or a valid IP address"),
-            (json!({"selector": {"a": "b c"}, "ports": [{"port": 1}]}), "spec.selector: Invalid value: \"b c\": a valid label must"),
+            (
+                json!({"clusterIP": "x", "ports": [{"port": 1}]}),
+                "spec.clusterIPs[0]: Invalid value: \"x\": must be empty, 'None', or a valid IP address",
+            ),
+            (
+                json!({"selector": {"a": "b c"}, "ports": [{"port": 1}]}),
+                "spec.selector: Invalid value: \"b c\": a valid label must",
+            ),
         ] {
             let got = faults(spec.clone());
             assert!(got.iter().any(|f| f.starts_with(want)), "{spec}: wanted {want}, got {got:?}");
@@ -299,8 +330,11 @@ mod tests {
 
     #[test]
     fn what_was_given_out_survives_an_update_that_does_not_know_it() {
-        let old = service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}]}));
-        let mut new = service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "name": "b"}]}));
+        let old = service(
+            json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}]}),
+        );
+        let mut new =
+            service(json!({"type": "NodePort", "ports": [{"port": 80}, {"port": 81, "name": "b"}]}));
         Service.prepare_for_update(&mut new, &old);
         assert_eq!(new["spec"]["clusterIP"], "10.0.0.1");
         assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.1"]));
@@ -313,7 +347,9 @@ mod tests {
 
     #[test]
     fn a_change_of_type_drops_what_the_new_type_has_not() {
-        let old = service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}]}));
+        let old = service(
+            json!({"type": "NodePort", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30080}]}),
+        );
         let mut new = old.clone();
         new["spec"]["type"] = json!("ClusterIP");
         Service.prepare_for_update(&mut new, &old);

@@ -161,8 +161,10 @@ mod tests {
 
     #[test]
     fn a_status_update_changes_status_alone() {
-        let old = json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"a": 1}, "status": {"b": 1}});
-        let mut new = json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"a": 2}, "status": {"b": 2}});
+        let old =
+            json!({"metadata": {"name": "a", "labels": {"x": "1"}}, "spec": {"a": 1}, "status": {"b": 1}});
+        let mut new =
+            json!({"metadata": {"name": "a", "resourceVersion": "7"}, "spec": {"a": 2}, "status": {"b": 2}});
         keep_all_but_status(&mut new, &old);
         let want = json!({"metadata": {"name": "a", "labels": {"x": "1"}, "resourceVersion": "7"},
             "spec": {"a": 1}, "status": {"b": 2}});

@@ -68,14 +68,9 @@ pub fn object_meta_update(_resource: &Resource, new: &Value, old: &Value) -> Vec
     if generation(new) < generation(old) {
         errors.push(Error::invalid(path.child("generation"), generation(new), "must not be decremented"));
     }
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
+    for field in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
         let of = |o: &Value| o["metadata"].get(field).filter(|v| !v.is_null() && **v != "").cloned();
         if of(new) != of(old) {
             errors.push(Error::invalid(path.child(field), of(new).unwrap_or(Value::Null), IMMUTABLE));
@@ -223,15 +218,42 @@ mod tests {
         for (metadata, want) in [
             (json!({"namespace": "ns"}), "metadata.name: Required value: name or generateName is required"),
             (json!({"name": "a"}), "metadata.namespace: Required value"),
-            (json!({"name": "A", "namespace": "n"}), "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must"),
-            (json!({"name": "a/b", "namespace": "n"}), "metadata.name: Invalid value: \"a/b\": may not contain '/'"),
-            (json!({"name": "a", "namespace": "n.m"}), "metadata.namespace: Invalid value: \"n.m\": must not contain dots"),
-            (json!({"name": "a", "namespace": "n", "labels": {"a b": ""}}), "metadata.labels: Invalid value: \"a b\": name part must consist"),
-            (json!({"name": "a", "namespace": "n", "labels": {"a": "-"}}), "metadata.labels: Invalid value: \"-\": a valid label must be"),
-            (json!({"name": "a", "namespace": "n", "annotations": {"a/b/c": ""}}), "metadata.annotations: Invalid value: \"a/b/c\": a qualified name must"),
-            (json!({"name": "a", "namespace": "n", "annotations": {"a": "x".repeat(MAX_ANNOTATIONS_BYTES)}}), "metadata.annotations: Too long: may not be more than 262144 bytes"),
-            (json!({"name": "a", "namespace": "n", "finalizers": ["a b"]}), "metadata.finalizers: Invalid value: \"a b\": name part must"),
-            (json!({"name": "a", "namespace": "n", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}), "metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"),
+            (
+                json!({"name": "A", "namespace": "n"}),
+                "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must",
+            ),
+            (
+                json!({"name": "a/b", "namespace": "n"}),
+                "metadata.name: Invalid value: \"a/b\": may not contain '/'",
+            ),
+            (
+                json!({"name": "a", "namespace": "n.m"}),
+                "metadata.namespace: Invalid value: \"n.m\": must not contain dots",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "labels": {"a b": ""}}),
+                "metadata.labels: Invalid value: \"a b\": name part must consist",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "labels": {"a": "-"}}),
+                "metadata.labels: Invalid value: \"-\": a valid label must be",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "annotations": {"a/b/c": ""}}),
+                "metadata.annotations: Invalid value: \"a/b/c\": a qualified name must",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "annotations": {"a": "x".repeat(MAX_ANNOTATIONS_BYTES)}}),
+                "metadata.annotations: Too long: may not be more than 262144 bytes",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "finalizers": ["a b"]}),
+                "metadata.finalizers: Invalid value: \"a b\": name part must",
+            ),
+            (
+                json!({"name": "a", "namespace": "n", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p"}]}),
+                "metadata.ownerReferences.uid: Invalid value: \"\": must not be empty",
+            ),
         ] {
             let got = create(metadata.clone());
             assert!(got.len() == 1 && got[0].starts_with(want), "{metadata}: {got:?}");
@@ -252,14 +274,18 @@ mod tests {
         new["metadata"]["finalizers"] = json!(["x.io/a", "x.io/b"]);
         new["metadata"]["generation"] = json!(1);
         meta::remove(&mut new, "resourceVersion");
-        let got: Vec<String> = object_meta_update(pods(), &new, &old).iter().map(ToString::to_string).collect();
-        assert_eq!(got, [
-            "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, \
+        let got: Vec<String> =
+            object_meta_update(pods(), &new, &old).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            got,
+            [
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, \
              found new finalizers []string{\"x.io/b\"}",
-            "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
-            "metadata.generation: Invalid value: 1: must not be decremented",
-            "metadata.uid: Invalid value: \"2\": field is immutable",
-        ]);
+                "metadata.resourceVersion: Invalid value: \"\": must be specified for an update",
+                "metadata.generation: Invalid value: 1: must not be decremented",
+                "metadata.uid: Invalid value: \"2\": field is immutable",
+            ]
+        );
         new["metadata"]["finalizers"] = json!([]);
         assert!(!object_meta_update(pods(), &new, &old).iter().any(|e| e.to_string().contains("finalizers")));
     }

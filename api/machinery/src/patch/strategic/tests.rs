@@ -41,9 +41,15 @@ fn an_item_is_deleted_by_its_key_and_a_list_replaced_by_directive() {
     assert_eq!(got.unwrap(), containers(json!([{"name": "a"}, {"name": "c"}])));
     let got = apply(old(), containers(json!([{"name": "x"}, {"$patch": "replace"}])));
     assert_eq!(got.unwrap(), containers(json!([{"name": "x"}])));
-    let got = apply(json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}));
+    let got = apply(
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
+    );
     assert_eq!(got.unwrap(), json!({"metadata": {"labels": {"b": "2"}}}));
-    let got = apply(json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "delete"}}}));
+    let got = apply(
+        json!({"metadata": {"labels": {"a": "1"}}}),
+        json!({"metadata": {"labels": {"$patch": "delete"}}}),
+    );
     assert_eq!(got.unwrap(), json!({"metadata": {"labels": {}}}));
 }
 
@@ -72,8 +78,11 @@ fn primitive_lists_are_sets_that_can_shrink() {
     let old = || json!({"metadata": {"finalizers": ["a", "b", "c"]}});
     let got = apply(old(), json!({"metadata": {"finalizers": ["c", "d"]}}));
     assert_eq!(got.unwrap(), json!({"metadata": {"finalizers": ["a", "b", "c", "d"]}}));
-    let got = apply(old(), json!({"metadata": {
-        "$deleteFromPrimitiveList/finalizers": ["b"], "$setElementOrder/finalizers": ["c", "a"]}}));
+    let got = apply(
+        old(),
+        json!({"metadata": {
+        "$deleteFromPrimitiveList/finalizers": ["b"], "$setElementOrder/finalizers": ["c", "a"]}}),
+    );
     assert_eq!(got.unwrap(), json!({"metadata": {"finalizers": ["c", "a"]}}));
     let e = apply(old(), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "b"}}));
     assert_eq!(e, Err(Error::Malformed(BAD_PRIMITIVES.into())));
@@ -82,10 +91,14 @@ fn primitive_lists_are_sets_that_can_shrink() {
 #[test]
 fn retain_keys_drops_the_other_members_of_a_union() {
     let old = json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}});
-    let got = apply(old.clone(), json!({"spec": {"volumes": [
-        {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}}));
+    let got = apply(
+        old.clone(),
+        json!({"spec": {"volumes": [
+        {"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/x"}}]}}),
+    );
     assert_eq!(got.unwrap(), json!({"spec": {"volumes": [{"name": "v", "hostPath": {"path": "/x"}}]}}));
-    let e = apply(old, json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {}}]}}));
+    let e =
+        apply(old, json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {}}]}}));
     assert_eq!(e, Err(Error::Malformed(BAD_RETAIN_KEYS.into())));
 }
 
@@ -116,9 +129,13 @@ fn what_makes_no_sense_is_refused_and_leaves_the_object_alone() {
 }
 
 fn container_list() -> impl Strategy<Value = Vec<Value>> {
-    prop::collection::btree_map("[a-e]", ("[1-3]", prop::collection::vec("[x-z]", 0..3)), 0..5).prop_map(|m| {
-        m.into_iter().map(|(name, (image, args))| json!({"name": name, "image": image, "args": args})).collect()
-    })
+    prop::collection::btree_map("[a-e]", ("[1-3]", prop::collection::vec("[x-z]", 0..3)), 0..5).prop_map(
+        |m| {
+            m.into_iter()
+                .map(|(name, (image, args))| json!({"name": name, "image": image, "args": args}))
+                .collect()
+        },
+    )
 }
 
 proptest! {

@@ -18,11 +18,21 @@ pub(in crate::strategy) static NODE: &[Column] = &[
     shown("Status", "string", "Whether the node is ready and takes pods.", |o, _| json!(node_status(o))),
     shown("Roles", "string", "What the node's labels say it is for.", |o, _| json!(node_roles(o))),
     AGE,
-    shown("Version", "string", "The kubelet's version.", |o, _| json!(text(o, "/status/nodeInfo/kubeletVersion"))),
-    wide("Internal-IP", "string", "The node's address inside the cluster.", |o, _| json!(address(o, "InternalIP"))),
-    wide("External-IP", "string", "The node's address outside the cluster.", |o, _| json!(address(o, "ExternalIP"))),
-    wide("OS-Image", "string", "The operating system.", |o, _| json!(node_info(o, "/status/nodeInfo/osImage"))),
-    wide("Kernel-Version", "string", "The kernel.", |o, _| json!(node_info(o, "/status/nodeInfo/kernelVersion"))),
+    shown("Version", "string", "The kubelet's version.", |o, _| {
+        json!(text(o, "/status/nodeInfo/kubeletVersion"))
+    }),
+    wide("Internal-IP", "string", "The node's address inside the cluster.", |o, _| {
+        json!(address(o, "InternalIP"))
+    }),
+    wide("External-IP", "string", "The node's address outside the cluster.", |o, _| {
+        json!(address(o, "ExternalIP"))
+    }),
+    wide("OS-Image", "string", "The operating system.", |o, _| {
+        json!(node_info(o, "/status/nodeInfo/osImage"))
+    }),
+    wide("Kernel-Version", "string", "The kernel.", |o, _| {
+        json!(node_info(o, "/status/nodeInfo/kernelVersion"))
+    }),
     wide("Container-Runtime", "string", "The container runtime and its version.", |o, _| {
         json!(node_info(o, "/status/nodeInfo/containerRuntimeVersion"))
     }),
@@ -30,7 +40,9 @@ pub(in crate::strategy) static NODE: &[Column] = &[
 
 pub(in crate::strategy) static CONFIG_MAP: &[Column] = &[
     NAME,
-    shown("Data", "string", "How many keys there are.", |o, _| json!(entries(o, "/data") + entries(o, "/binaryData"))),
+    shown("Data", "string", "How many keys there are.", |o, _| {
+        json!(entries(o, "/data") + entries(o, "/binaryData"))
+    }),
     AGE,
 ];
 
@@ -53,11 +65,8 @@ pub(in crate::strategy) static LEASE: &[Column] = &[
     AGE,
 ];
 
-pub(in crate::strategy) static RUNTIME_CLASS: &[Column] = &[
-    NAME,
-    shown("Handler", "string", "The runtime's name for it.", |o, _| json!(text(o, "/handler"))),
-    AGE,
-];
+pub(in crate::strategy) static RUNTIME_CLASS: &[Column] =
+    &[NAME, shown("Handler", "string", "The runtime's name for it.", |o, _| json!(text(o, "/handler"))), AGE];
 
 fn entries(o: &Value, pointer: &str) -> usize {
     map(o, pointer).map_or(0, |m| m.len())

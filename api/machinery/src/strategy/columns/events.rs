@@ -18,7 +18,9 @@ macro_rules! event_columns {
             }),
             wide("Source", "string", "Who reported it.", |o, _| json!(source(&$core(o)))),
             shown("Message", "string", "What happened.", |o, _| json!(text(&$core(o), "/message").trim())),
-            wide("First Seen", "string", "When it happened first.", |o, now| json!(first_seen(&$core(o), now))),
+            wide("First Seen", "string", "When it happened first.", |o, now| {
+                json!(first_seen(&$core(o), now))
+            }),
             wide("Count", "string", "How often it happened.", |o, _| json!(count(&$core(o)))),
             Column {
                 name: "Name",

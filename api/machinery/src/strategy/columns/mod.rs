@@ -48,7 +48,8 @@ fn timestamp(text: &str) -> Option<Timestamp> {
 
 /// The age of a time as kubectl shows it; `<unknown>` for none.
 fn since(time: &str, now: Timestamp) -> String {
-    timestamp(time).map_or_else(|| "<unknown>".to_owned(), |t| human_duration(now.as_second() - t.as_second()))
+    timestamp(time)
+        .map_or_else(|| "<unknown>".to_owned(), |t| human_duration(now.as_second() - t.as_second()))
 }
 
 fn or_none(s: &str) -> &str {

@@ -31,7 +31,9 @@ pub(in crate::strategy) static ENDPOINTS: &[Column] = &[
 
 pub(in crate::strategy) static ENDPOINT_SLICE: &[Column] = &[
     NAME,
-    shown("AddressType", "string", "What kind of addresses the slice holds.", |o, _| json!(text(o, "/addressType"))),
+    shown("AddressType", "string", "What kind of addresses the slice holds.", |o, _| {
+        json!(text(o, "/addressType"))
+    }),
     shown("Ports", "string", "The ports of every endpoint.", |o, _| json!(slice_ports(o))),
     shown("Endpoints", "string", "The endpoints' addresses.", |o, _| {
         let addresses: Vec<String> = list(o, "/endpoints")

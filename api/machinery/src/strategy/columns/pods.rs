@@ -12,11 +12,15 @@ pub(in crate::strategy) static POD: &[Column] = &[
         let s = summary(o);
         json!(format!("{}/{}", s.ready, s.total))
     }),
-    shown("Status", "string", "The state of the pod and its containers in one word.", |o, _| json!(summary(o).reason)),
+    shown("Status", "string", "The state of the pod and its containers in one word.", |o, _| {
+        json!(summary(o).reason)
+    }),
     shown("Restarts", "string", "How often containers were restarted, and when last.", |o, now| {
         let s = summary(o);
         match s.last_restart {
-            Some(t) if s.restarts != 0 => json!(format!("{} ({} ago)", s.restarts, since(&t.to_string(), now))),
+            Some(t) if s.restarts != 0 => {
+                json!(format!("{} ({} ago)", s.restarts, since(&t.to_string(), now)))
+            }
             _ => json!(s.restarts.to_string()),
         }
     }),
@@ -35,7 +39,10 @@ pub(in crate::strategy) static POD: &[Column] = &[
         let gates = list(o, "/spec/readinessGates");
         let is_true = |gate: &&Value| {
             let conditions = list(o, "/status/conditions");
-            conditions.iter().find(|c| c["type"] == gate["conditionType"]).is_some_and(|c| c["status"] == "True")
+            conditions
+                .iter()
+                .find(|c| c["type"] == gate["conditionType"])
+                .is_some_and(|c| c["status"] == "True")
         };
         match gates.len() {
             0 => json!("<none>"),
@@ -192,7 +199,9 @@ mod tests {
     fn the_status_names_what_keeps_a_pod_from_running() {
         check(&pod(json!({"phase": "Pending"})), "0/2", "Pending");
         check(
-            &pod(json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]})),
+            &pod(
+                json!({"phase": "Pending", "conditions": [{"type": "PodScheduled", "reason": "SchedulingGated"}]}),
+            ),
             "0/2",
             "SchedulingGated",
         );
@@ -229,11 +238,7 @@ mod tests {
             "0/2",
             "OOMKilled",
         );
-        check(
-            &pod(json!({"phase": "Failed", "reason": "Evicted"})),
-            "0/2",
-            "Evicted",
-        );
+        check(&pod(json!({"phase": "Failed", "reason": "Evicted"})), "0/2", "Evicted");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use crate::table::{Column, human_duration};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-const CONTAINERS: Column = wide("Containers", "string", "Names of the template's containers.", template_names);
+const CONTAINERS: Column =
+    wide("Containers", "string", "Names of the template's containers.", template_names);
 const IMAGES: Column = wide("Images", "string", "Images of the template's containers.", template_images);
 const SELECTOR: Column = wide("Selector", "string", "Which pods belong to the object.", label_selector);
 
@@ -23,8 +24,10 @@ pub(in crate::strategy) static DEPLOYMENT: &[Column] = &[
     CONTAINERS,
     IMAGES,
     wide("Selector", "string", "Which pods belong to the object.", |o, _| {
-        json!(LabelSelector::from_object(&o["spec"]["selector"])
-            .map_or_else(|_| "<invalid>".to_owned(), |s| s.to_string()))
+        json!(
+            LabelSelector::from_object(&o["spec"]["selector"])
+                .map_or_else(|_| "<invalid>".to_owned(), |s| s.to_string())
+        )
     }),
 ];
 

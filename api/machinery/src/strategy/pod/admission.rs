@@ -30,7 +30,8 @@ pub(super) fn admit(pod: &mut Value) {
 
 fn tolerate(spec: &mut Value, taint: &str) {
     let tolerated = list(spec, "/tolerations").iter().any(|t| {
-        matches!(text(t, "/effect"), "" | "NoExecute") && (text(t, "/key").is_empty() || text(t, "/key") == taint)
+        matches!(text(t, "/effect"), "" | "NoExecute")
+            && (text(t, "/key").is_empty() || text(t, "/key") == taint)
     });
     if tolerated {
         return;

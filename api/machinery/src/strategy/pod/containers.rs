@@ -97,7 +97,12 @@ fn container(faults: &mut Faults, c: &Value, volumes: &Volumes, names: &mut Uniq
     for hook in ["postStart", "preStop"] {
         if has(c, &format!("/lifecycle/{hook}")) {
             let action = &c["lifecycle"][hook];
-            handler(faults, action, &["exec", "httpGet", "tcpSocket", "sleep"], &path.child("lifecycle").child(hook));
+            handler(
+                faults,
+                action,
+                &["exec", "httpGet", "tcpSocket", "sleep"],
+                &path.child("lifecycle").child(hook),
+            );
         }
     }
     check::resources(faults, &c["resources"], &path.child("resources"));
@@ -250,7 +255,9 @@ fn env_from(faults: &mut Faults, sources: &[Value], path: &Path) {
 
 fn probe(faults: &mut Faults, probe: &Value, path: &Path) {
     handler(faults, probe, &["exec", "httpGet", "tcpSocket", "grpc"], path);
-    for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for name in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         check::not_negative(faults, probe, path, name);
     }
     if let Some(n) = maybe_int(probe, "/terminationGracePeriodSeconds")

@@ -14,7 +14,7 @@ mod volumes;
 
 pub(super) use containers::env as check_env;
 pub(super) use scheduling::TAINT_EFFECTS;
-pub(super) use spec::{pod_spec as check_pod_spec, template as check_template};
+pub(super) use spec::template as check_template;
 
 use super::view::{drop_field, keep, keep_all_but_status, maybe_int, section, text};
 use super::{Strategy, check::Faults};

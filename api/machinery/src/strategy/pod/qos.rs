@@ -7,8 +7,7 @@ use serde_json::Value;
 /// `Guaranteed` where every container has equal requests and limits of cpu and memory, `BestEffort` where none
 /// has any, else `Burstable`.
 pub(super) fn class(pod: &Value) -> &'static str {
-    let containers =
-        || list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers"));
+    let containers = || list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers"));
     let amount = |c: &Value, side: &str, name: &str| {
         quantity(&c["resources"][side][name]).filter(|q| *q > Quantity::ZERO)
     };

@@ -120,7 +120,11 @@ pub(super) fn spread(faults: &mut Faults, constraints: &[Value], path: &Path) {
     for (i, c) in constraints.iter().enumerate() {
         let path = path.index(i);
         if int(c, "/maxSkew") <= 0 {
-            faults.push(Error::invalid(path.child("maxSkew"), int(c, "/maxSkew"), "must be greater than zero"));
+            faults.push(Error::invalid(
+                path.child("maxSkew"),
+                int(c, "/maxSkew"),
+                "must be greater than zero",
+            ));
         }
         topology_key(faults, c, &path, "can not be empty");
         check::one_of(faults, c, &path, "whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"]);

@@ -29,7 +29,7 @@ pub(in crate::strategy) fn template(faults: &mut Faults, template: &Value, path:
 }
 
 /// A PodSpec at `path`.
-pub(in crate::strategy) fn pod_spec(faults: &mut Faults, spec: &Value, path: &Path) {
+fn pod_spec(faults: &mut Faults, spec: &Value, path: &Path) {
     let volumes = volumes::volumes(faults, list(spec, "/volumes"), &path.child("volumes"));
     containers::all(faults, spec, &volumes, path);
     check::one_of(faults, spec, path, "restartPolicy", RESTART_POLICIES);
@@ -37,7 +37,11 @@ pub(in crate::strategy) fn pod_spec(faults: &mut Faults, spec: &Value, path: &Pa
     check::labels(faults, spec, path, "nodeSelector");
     scheduling::affinity(faults, &spec["affinity"], &path.child("affinity"));
     scheduling::tolerations(faults, list(spec, "/tolerations"), &path.child("tolerations"));
-    scheduling::spread(faults, list(spec, "/topologySpreadConstraints"), &path.child("topologySpreadConstraints"));
+    scheduling::spread(
+        faults,
+        list(spec, "/topologySpreadConstraints"),
+        &path.child("topologySpreadConstraints"),
+    );
     dns_config(faults, spec, path);
     for name in ["serviceAccountName", "nodeName", "runtimeClassName", "priorityClassName"] {
         match text(spec, &format!("/{name}")) {
@@ -75,7 +79,7 @@ pub(in crate::strategy) fn pod_spec(faults: &mut Faults, spec: &Value, path: &Pa
         let path = path.child("readinessGates").index(i).child("conditionType");
         check::key(faults, text(gate, "/conditionType"), path);
     }
-    if flag(spec, "/hostUsers") && flag(spec, "/shareProcessNamespace") && flag(spec, "/hostPID") {
+    if flag(spec, "/shareProcessNamespace") && flag(spec, "/hostPID") {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         faults.push(Error::invalid(path.child("shareProcessNamespace"), true, detail));
     }

@@ -26,17 +26,20 @@ fn update(change: impl FnOnce(&mut Value)) -> Vec<String> {
 #[test]
 fn the_smallest_pod_gets_upstreams_defaults() {
     let pod = created(minimal());
-    assert_eq!(pod["spec"], json!({
-        "containers": [{"name": "a", "image": "x", "imagePullPolicy": "Always", "resources": {},
-            "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}],
-        "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
-        "securityContext": {}, "terminationGracePeriodSeconds": 30, "enableServiceLinks": true,
-        "serviceAccountName": "default", "serviceAccount": "default",
-        "priority": 0, "preemptionPolicy": "PreemptLowerPriority",
-        "tolerations": [
-            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
-            {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]
-    }));
+    assert_eq!(
+        pod["spec"],
+        json!({
+            "containers": [{"name": "a", "image": "x", "imagePullPolicy": "Always", "resources": {},
+                "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}],
+            "dnsPolicy": "ClusterFirst", "restartPolicy": "Always", "schedulerName": "default-scheduler",
+            "securityContext": {}, "terminationGracePeriodSeconds": 30, "enableServiceLinks": true,
+            "serviceAccountName": "default", "serviceAccount": "default",
+            "priority": 0, "preemptionPolicy": "PreemptLowerPriority",
+            "tolerations": [
+                {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+                {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300}]
+        })
+    );
     assert_eq!(pod["status"], json!({"phase": "Pending", "qosClass": "BestEffort"}));
     assert!(Pod.validate(&pod).is_empty(), "{:?}", shown(&Pod.validate(&pod)));
 }
@@ -65,12 +68,18 @@ fn a_rich_pod_gets_defaults_in_every_corner_and_defaulting_twice_changes_nothing
     assert_eq!(c["env"][0], json!({"name": "A", "value": "1"}));
     assert_eq!(c["env"][1]["valueFrom"]["fieldRef"]["apiVersion"], "v1");
     assert_eq!(c["resources"]["requests"], json!({"cpu": "1", "memory": "1Gi"}));
-    assert_eq!(c["livenessProbe"], json!({"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
-        "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}));
-    assert_eq!(pod["spec"]["volumes"], json!([
+    assert_eq!(
+        c["livenessProbe"],
+        json!({"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
+        "timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3})
+    );
+    assert_eq!(
+        pod["spec"]["volumes"],
+        json!([
         {"name": "e", "emptyDir": {}}, {"name": "c", "configMap": {"name": "m", "defaultMode": 420}},
         {"name": "h", "hostPath": {"path": "/x", "type": ""}},
-        {"name": "p", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}]}}]));
+        {"name": "p", "projected": {"defaultMode": 420, "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}]}}])
+    );
     Pod.prepare_for_create(&mut pod);
     assert_eq!(pod["status"]["qosClass"], "Guaranteed");
     assert!(Pod.validate(&pod).is_empty(), "{:?}", shown(&Pod.validate(&pod)));
@@ -78,28 +87,105 @@ fn a_rich_pod_gets_defaults_in_every_corner_and_defaulting_twice_changes_nothing
 
 #[test]
 fn each_fault_is_named_with_path_and_reason() {
-    let cases: Vec<(Box<dyn FnOnce(&mut Value)>, &str)> = vec![
+    type Change = Box<dyn FnOnce(&mut Value)>;
+    let cases: Vec<(Change, &str)> = vec![
         (Box::new(|p| p["spec"] = json!({})), "spec.containers: Required value"),
-        (Box::new(|p| p["spec"]["containers"][0]["name"] = json!("")), "spec.containers[0].name: Required value"),
-        (Box::new(|p| p["spec"]["containers"][0]["image"] = json!("")), "spec.containers[0].image: Required value"),
-        (Box::new(|p| p["spec"]["containers"][0]["image"] = json!(" x")), "spec.containers[0].image: Invalid value: \" x\": must not have leading or trailing whitespace"),
-        (Box::new(|p| p["spec"]["containers"][0]["name"] = json!("A")), "spec.containers[0].name: Invalid value: \"A\": a lowercase RFC 1123 label must"),
-        (Box::new(|p| p["spec"]["containers"] = json!([{"name": "a", "image": "x"}, {"name": "a", "image": "x"}])), "spec.containers[1].name: Duplicate value: \"a\""),
-        (Box::new(|p| p["spec"]["initContainers"] = json!([{"name": "a", "image": "x"}])), "spec.initContainers[0].name: Duplicate value: \"a\""),
-        (Box::new(|p| p["spec"]["restartPolicy"] = json!("Sometimes")), "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\""),
-        (Box::new(|p| p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}])), "spec.containers[0].volumeMounts[0].name: Not found: \"v\""),
-        (Box::new(|p| p["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}, {"name": "v", "emptyDir": {}}])), "spec.volumes[1].name: Duplicate value: \"v\""),
-        (Box::new(|p| p["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}])), "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type"),
-        (Box::new(|p| p["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": "/a/../b"}}])), "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'"),
-        (Box::new(|p| p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 70000}])), "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive"),
-        (Box::new(|p| p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "protocol": "ICMP"}])), "spec.containers[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\""),
-        (Box::new(|p| p["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}})), "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1"),
-        (Box::new(|p| p["spec"]["containers"][0]["env"] = json!([{"name": "A", "valueFrom": {}}])), "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`"),
-        (Box::new(|p| p["spec"]["containers"][0]["env"] = json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.foo"}}}])), "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.foo\""),
-        (Box::new(|p| p["spec"]["containers"][0]["livenessProbe"] = json!({})), "spec.containers[0].livenessProbe: Required value: must specify a handler type"),
-        (Box::new(|p| p["spec"]["tolerations"] = json!([{"value": "x"}])), "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty"),
-        (Box::new(|p| p["spec"]["activeDeadlineSeconds"] = json!(0)), "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive"),
-        (Box::new(|p| p["spec"]["nodeSelector"] = json!({"a b": "c"})), "spec.nodeSelector: Invalid value: \"a b\": name part must"),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["name"] = json!("")),
+            "spec.containers[0].name: Required value",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["image"] = json!("")),
+            "spec.containers[0].image: Required value",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["image"] = json!(" x")),
+            "spec.containers[0].image: Invalid value: \" x\": must not have leading or trailing whitespace",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["name"] = json!("A")),
+            "spec.containers[0].name: Invalid value: \"A\": a lowercase RFC 1123 label must",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["containers"] = json!([{"name": "a", "image": "x"}, {"name": "a", "image": "x"}])
+            }),
+            "spec.containers[1].name: Duplicate value: \"a\"",
+        ),
+        (
+            Box::new(|p| p["spec"]["initContainers"] = json!([{"name": "a", "image": "x"}])),
+            "spec.initContainers[0].name: Duplicate value: \"a\"",
+        ),
+        (
+            Box::new(|p| p["spec"]["restartPolicy"] = json!("Sometimes")),
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}])
+            }),
+            "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}}, {"name": "v", "emptyDir": {}}])
+            }),
+            "spec.volumes[1].name: Duplicate value: \"v\"",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["volumes"] = json!([{"name": "v", "emptyDir": {}, "secret": {"secretName": "s"}}])
+            }),
+            "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            Box::new(|p| p["spec"]["volumes"] = json!([{"name": "v", "hostPath": {"path": "/a/../b"}}])),
+            "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 70000}])),
+            "spec.containers[0].ports[0].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["containers"][0]["ports"] = json!([{"containerPort": 80, "protocol": "ICMP"}])
+            }),
+            "spec.containers[0].ports[0].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["containers"][0]["resources"] =
+                    json!({"limits": {"cpu": "1"}, "requests": {"cpu": "2"}})
+            }),
+            "spec.containers[0].resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 1",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["env"] = json!([{"name": "A", "valueFrom": {}}])),
+            "spec.containers[0].env[0].valueFrom: Invalid value: \"\": must specify one of: `fieldRef`",
+        ),
+        (
+            Box::new(|p| {
+                p["spec"]["containers"][0]["env"] =
+                    json!([{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.foo"}}}])
+            }),
+            "spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.foo\"",
+        ),
+        (
+            Box::new(|p| p["spec"]["containers"][0]["livenessProbe"] = json!({})),
+            "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+        ),
+        (
+            Box::new(|p| p["spec"]["tolerations"] = json!([{"value": "x"}])),
+            "spec.tolerations[0].operator: Invalid value: \"\": operator must be Exists when `key` is empty",
+        ),
+        (
+            Box::new(|p| p["spec"]["activeDeadlineSeconds"] = json!(0)),
+            "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+        ),
+        (
+            Box::new(|p| p["spec"]["nodeSelector"] = json!({"a b": "c"})),
+            "spec.nodeSelector: Invalid value: \"a b\": name part must",
+        ),
     ];
     for (change, want) in cases {
         let got = faults(change);
@@ -112,12 +198,18 @@ fn hardly_anything_of_a_pod_may_change() {
     assert!(update(|p| p["spec"]["containers"][0]["image"] = json!("y")).is_empty());
     assert!(update(|p| p["spec"]["activeDeadlineSeconds"] = json!(5)).is_empty());
     assert!(update(|p| p["spec"]["hostNetwork"] = json!(false)).is_empty());
-    assert!(update(|p| p["spec"]["tolerations"].as_array_mut().unwrap().push(json!({"operator": "Exists"}))).is_empty());
+    assert!(
+        update(|p| p["spec"]["tolerations"].as_array_mut().unwrap().push(json!({"operator": "Exists"})))
+            .is_empty()
+    );
     let got = update(|p| p["spec"]["nodeName"] = json!("n1"));
     assert!(got[0].starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"), "{got:?}");
     assert!(got[0].ends_with("changed: nodeName"));
     let got = update(|p| p["spec"]["tolerations"] = json!([]));
-    assert_eq!(got, ["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"]);
+    assert_eq!(
+        got,
+        ["spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds"]
+    );
     let got = update(|p| p["spec"]["containers"] = json!([]));
     assert_eq!(got, ["spec.containers: Forbidden: pod updates may not add or remove containers"]);
 }
@@ -143,7 +235,10 @@ fn an_ended_container_stays_ended_unless_the_policy_restarts_it() {
     let mut new = old.clone();
     new["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
     let got = shown(&Pod.validate_status_update(&new, &old));
-    assert_eq!(got, ["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]);
+    assert_eq!(
+        got,
+        ["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]
+    );
     old["spec"]["restartPolicy"] = json!("OnFailure");
     assert!(Pod.validate_status_update(&new, &old).is_empty());
 }

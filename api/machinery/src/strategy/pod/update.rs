@@ -1,5 +1,4 @@
 //! What may change of a pod: hardly anything but images.
-use super::{containers, scheduling};
 use crate::field::{Error, Path};
 use crate::strategy::check::{self, Faults};
 use crate::strategy::view::{has, int, list, maybe_int, same, text};
@@ -18,9 +17,6 @@ pub(super) fn pod(new: &Value, old: &Value) -> Faults {
         if list(new, &pointer).len() != list(old, &pointer).len() {
             faults.push(Error::forbidden(at, "pod updates may not add or remove containers"));
             return faults;
-        }
-        for (i, c) in list(new, &pointer).iter().enumerate() {
-            containers::image_has_no_spaces(&mut faults, c, &at.index(i));
         }
     }
     if !deadline(&mut faults, new, old, &path) {
@@ -48,7 +44,8 @@ pub(super) fn pod(new: &Value, old: &Value) -> Faults {
         crate::strategy::view::keep(&mut rest, was, name);
     }
     if !same(&rest, was) {
-        let names = |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let names =
+            |v: &Value| v.as_object().map(|o| o.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
         let mut changed: Vec<String> = names(&rest).into_iter().chain(names(was)).collect();
         changed.sort();
         changed.dedup();
@@ -91,9 +88,7 @@ fn tolerations(faults: &mut Faults, new: &Value, old: &Value, path: &Path) {
     if !list(old, "/spec/tolerations").iter().all(|t| now.iter().any(|n| same(n, &timeless(t)))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         faults.push(Error::forbidden(at, detail));
-        return;
     }
-    scheduling::tolerations(faults, list(new, "/spec/tolerations"), &at);
 }
 
 /// Scheduling gates may only go.
@@ -105,7 +100,8 @@ fn gates(faults: &mut Faults, new: &Value, old: &Value, path: &Path) {
         .filter(|n| !had.iter().any(|g| g["name"] == *n))
         .collect();
     if !added.is_empty() {
-        let detail = format!("only deletion is allowed, but found new scheduling gates '{}'", added.join(","));
+        let detail =
+            format!("only deletion is allowed, but found new scheduling gates '{}'", added.join(","));
         faults.push(Error::forbidden(path.child("schedulingGates"), &detail));
     }
 }

@@ -49,11 +49,9 @@ pub(super) fn volumes(faults: &mut Faults, volumes: &[Value], path: &Path) -> Vo
 
 fn source(faults: &mut Faults, kind: &str, source: &Value, path: &Path) {
     match kind {
-        "emptyDir" => {
-            if check::quantity(&source["sizeLimit"]).is_some_and(|q| q.0 < 0) {
-                let detail = "SizeLimit field must be a valid resource quantity";
-                faults.push(Error::forbidden(path.child("sizeLimit"), detail));
-            }
+        "emptyDir" if check::quantity(&source["sizeLimit"]).is_some_and(|q| q.0 < 0) => {
+            let detail = "SizeLimit field must be a valid resource quantity";
+            faults.push(Error::forbidden(path.child("sizeLimit"), detail));
         }
         "hostPath" => {
             check::required(faults, source, path, "path");
@@ -138,7 +136,11 @@ fn projected(faults: &mut Faults, source: &Value, path: &Path) {
             relative_path(faults, token, &path);
             if maybe_int(token, "/expirationSeconds").is_some_and(|n| n < 600) {
                 let detail = "may not specify a duration less than 10 minutes";
-                faults.push(Error::invalid(path.child("expirationSeconds"), token["expirationSeconds"].clone(), detail));
+                faults.push(Error::invalid(
+                    path.child("expirationSeconds"),
+                    token["expirationSeconds"].clone(),
+                    detail,
+                ));
             }
         }
     }
