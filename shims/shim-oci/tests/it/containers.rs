@@ -1,0 +1,199 @@
+//! What a container sees, what it may do, how it ends.
+use crate::world::{Log, World, soon};
+use shim::{Error, ImageContent, ImageKind, Mount, Shim};
+use shim_oci::{Config, OciShim};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_sees_its_arguments_environment_user_directory_and_layers() {
+    let Some(world) = World::new() else { return };
+    let script = "echo $0 $1; echo $COLOUR; pwd; id; hostname; cat /etc/motd; echo oops >&2; exit 3";
+    let (mut spec, log) = world.spec("sees", script);
+    spec.args.extend(["zero".into(), "one".into()]);
+    spec.env = vec![("COLOUR".into(), "light blue".into())];
+    spec.cwd = "/tmp".into();
+    spec.user = "web".into();
+    spec.supplemental_groups = vec![99];
+    let exit = world.run(spec).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (3, "Error"));
+    let printed = log.stdout();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(&lines[..3], ["zero one", "light blue", "/tmp"]);
+    assert!(lines[3].starts_with("uid=33(web) gid=34 groups=34"), "{}", lines[3]);
+    assert!(lines[3].contains("50(logs)") && lines[3].contains("99"), "{}", lines[3]);
+    assert_eq!(&lines[4..], ["pod", "above"]);
+    assert_eq!(log.stderr(), "oops\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_container_writes_stays_its_own_and_a_read_only_root_cannot_be_written() {
+    let Some(world) = World::new() else { return };
+    let write = "touch /etc/new && echo changed > /etc/motd && cat /etc/motd";
+    let (spec, log) = world.spec("writes", write);
+    assert_eq!(world.run(spec).await.code, 0);
+    assert_eq!(log.stdout(), "changed\n");
+    let (mut spec, _) = world.spec("reads", write);
+    spec.read_only_root = true;
+    assert_eq!(world.run(spec).await.code, 1);
+    for layer in world.layers() {
+        assert!(!layer.join("etc/new").exists());
+    }
+    assert_eq!(std::fs::read_to_string(world.layers()[1].join("etc/motd")).unwrap(), "above");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn volumes_are_seen_and_read_only_ones_cannot_be_written() {
+    let Some(world) = World::new() else { return };
+    let volume = world.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("a"), "from the host").unwrap();
+    let (mut spec, log) =
+        world.spec("mounts", "cat /v/a /f; touch /v/no 2>/dev/null && exit 9; echo written > /w/b");
+    let mount = |host: std::path::PathBuf, at: &str, read_only| Mount {
+        host_path: host,
+        container_path: at.into(),
+        read_only,
+    };
+    spec.mounts = vec![
+        mount(volume.clone(), "/v", true),
+        mount(volume.join("a"), "/f", true),
+        mount(volume.clone(), "/w", false),
+    ];
+    assert_eq!(world.run(spec).await.code, 0);
+    assert_eq!(log.stdout(), "from the hostfrom the host");
+    assert_eq!(std::fs::read_to_string(volume.join("b")).unwrap(), "written\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_beyond_the_limit_is_oom_killed() {
+    let Some(world) = World::new() else { return };
+    let (mut spec, _) = world.spec("greedy", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done");
+    spec.resources.memory_limit_bytes = Some(16 << 20);
+    let exit = world.run(spec).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (137, "OOMKilled"));
+    assert!(exit.message.contains("16777216"), "{}", exit.message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_processes_is_limited_and_scores_that_may_not_be_set_do_no_harm() {
+    let Some(world) = World::new() else { return };
+    let (mut spec, log) = world.spec("forks", "for i in 1 2 3 4 5 6 7 8; do sleep 30 & done; echo all");
+    spec.resources.pids_limit = Some(4);
+    spec.resources.oom_score_adj = Some(-998);
+    spec.resources.cpu_quota_us = Some(50_000);
+    spec.resources.cpu_shares = Some(2);
+    assert_ne!(world.run(spec).await.code, 0);
+    assert!(!log.stdout().contains("all"));
+    assert!(log.stderr().contains("fork"), "{}", log.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_may_end_in_its_own_way_when_asked_and_not_when_killed() {
+    let Some(world) = World::new() else { return };
+    let (spec, log) =
+        world.spec("polite", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done");
+    let container = world.start(spec).await;
+    log.wait_for("ready").await;
+    container.kill(15).await.unwrap();
+    assert_eq!(soon(container.wait()).await.code, 5);
+    assert_eq!(log.stdout(), "ready\nbye\n");
+    container.kill(9).await.unwrap();
+    soon(container.delete()).await.unwrap();
+    soon(container.delete()).await.unwrap();
+
+    let (spec, log) = world.spec("stubborn", "trap '' TERM; echo ready; while :; do sleep 0.1; done");
+    let container = world.start(spec).await;
+    log.wait_for("ready").await;
+    container.kill(15).await.unwrap();
+    container.kill(9).await.unwrap();
+    let exit = soon(container.wait()).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (137, "Error"));
+    soon(container.delete()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_left_of_a_deleted_container_even_if_it_still_ran() {
+    let Some(world) = World::new() else { return };
+    let (spec, log) = world.spec("gone", "echo up; sleep 1000");
+    let (pod, state_dir) = (spec.cgroup_parent.replace("/dhow-test/", ""), spec.state_dir.clone());
+    let container = world.start(spec).await;
+    log.wait_for("up").await;
+    assert!(container.stats().memory_bytes > 0);
+    assert_eq!(world.mounts().len(), 1);
+    soon(container.delete()).await.unwrap();
+    assert!(world.mounts().is_empty(), "{:?}", world.mounts());
+    let groups = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &pod]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&groups.stdout), "");
+    let pid: i32 = std::fs::read_to_string(state_dir.join("pid")).unwrap().trim().parse().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    std::fs::remove_dir_all(state_dir).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standard_input_arrives_and_ends() {
+    let Some(world) = World::new() else { return };
+    let (mut spec, log) = world.spec("cat", "cat; echo done");
+    let (mut typed, stdin) = tokio::io::duplex(64);
+    spec.stdin = Some(Box::new(stdin));
+    let container = world.start(spec).await;
+    typed.write_all(b"one\n").await.unwrap();
+    log.wait_for("one\n").await;
+    typed.write_all(b"two\n").await.unwrap();
+    drop(typed);
+    assert_eq!(soon(container.wait()).await.code, 0);
+    assert_eq!(log.stdout(), "one\ntwo\ndone\n");
+    soon(container.delete()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_run_beside_the_containers_own_and_are_ended_in_time() {
+    let Some(world) = World::new() else { return };
+    let (mut spec, log) = world.spec("exec", "echo up; sleep 1000");
+    spec.user = "33:34".into();
+    spec.env = vec![("COLOUR".into(), "blue".into())];
+    let container = world.start(spec).await;
+    log.wait_for("up").await;
+    let sh = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    let printed = Log::new();
+    let code = container
+        .exec(&sh("id -u; echo $COLOUR; echo bad >&2; exit 7"), Duration::from_secs(30), printed.clone())
+        .await
+        .unwrap();
+    assert_eq!((code, printed.stdout().as_str(), printed.stderr().as_str()), (7, "33\nblue\n", "bad\n"));
+    let error = container.exec(&sh("sleep 900"), Duration::from_millis(500), Log::new()).await.unwrap_err();
+    assert!(error.to_string().contains("did not end within 500ms"), "{error}");
+    let left = Log::new();
+    container.exec(&sh("/bin/busybox ps"), Duration::from_secs(30), left.clone()).await.unwrap();
+    assert!(left.stdout().contains("sleep 1000"), "{}", left.stdout());
+    assert!(!left.stdout().contains("sleep 900"), "{}", left.stdout());
+    soon(container.delete()).await.unwrap();
+    let error = container.exec(&sh("true"), Duration::from_secs(1), Log::new()).await.unwrap_err();
+    assert!(matches!(error, Error::NotRunning(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_run_is_refused_by_name_and_leaves_nothing_mounted() {
+    let Some(world) = World::new() else { return };
+    let (mut spec, _) = world.spec("absent", "");
+    spec.args = vec!["/bin/nonsense".into()];
+    let error = world.refuse(spec).await.to_string();
+    assert!(error.contains("default/pod/absent") && error.contains("/bin/nonsense"), "{error}");
+    let (mut spec, _) = world.spec("nobody", "");
+    spec.user = "somebody".into();
+    assert!(world.refuse(spec).await.to_string().contains("no user somebody"));
+    let (mut spec, _) = world.spec("wasm", "");
+    spec.image = ImageContent::Wasm { path: "/x".into(), digest: "sha256:0".into() };
+    assert!(world.refuse(spec).await.to_string().contains("WebAssembly"));
+    assert!(world.mounts().is_empty(), "{:?}", world.mounts());
+}
+
+#[test]
+fn a_runtime_that_is_not_installed_is_said_with_what_to_do() {
+    let config =
+        Config { runtime: "/nowhere/youki".into(), state_root: "/nowhere".into(), monitor: Vec::new() };
+    let shim = OciShim::new(config, Default::default());
+    assert_eq!((shim.handler(), shim.image_kind()), ("youki", ImageKind::Linux));
+    let error = shim.ready().unwrap_err().to_string();
+    assert!(error.contains("need root") || error.contains("install it"), "{error}");
+}
