@@ -21,6 +21,13 @@ pub fn json(obj: &mut Value, patch: &Value) -> Result<(), Error> {
     let mut out = obj.clone();
     let mut copied = 0;
     for operation in &operations {
+        // What is absent tests equal to null, as kube-apiserver's library has it.
+        if let PatchOperation::Test(test) = operation
+            && test.value.is_null()
+            && out.pointer(test.path.as_str()).is_none()
+        {
+            continue;
+        }
         if let PatchOperation::Copy(copy) = operation {
             copied += out.pointer(copy.from.as_str()).map_or(0, |v| v.to_string().len());
             if copied > MAX_JSON_PATCH_COPY_BYTES {
@@ -119,6 +126,7 @@ mod tests {
             let e = super::json(&mut json!({"a": {}}), &json!([op])).unwrap_err();
             assert_eq!(e, Error::Unprocessable(want.into()));
         }
+        super::json(&mut json!({}), &json!([{"op": "test", "path": "/x", "value": null}])).unwrap();
         for patch in [json!({}), json!([{"op": "grow", "path": "/a"}]), json!([{"op": "add"}])] {
             assert!(matches!(super::json(&mut json!({}), &patch), Err(Error::Malformed(_))), "{patch}");
         }

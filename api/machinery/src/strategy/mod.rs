@@ -1,6 +1,13 @@
 //! What differs from kind to kind: defaults, what a client may set, validation, deletion.
 //!
-//! One file a group of kinds; each kind is a unit struct that implements [`Strategy`], and its row in [`TABLE`].
+//! One file a kind: a unit struct that implements [`Strategy`], and its row in [`TABLE`].
+//!
+//! ```text
+//!   rows ──► TABLE: group, version, names, subresources ──┬─► columns/   what `kubectl get` shows
+//!                                                         └─► <kind>.rs  defaults, prepare, validate
+//!   view   reads objects as Go's zero values would read        check   checks that kinds share, in upstream's words
+//!   binding, scale, allocation   the decisions of subresources and of addresses, pure
+//! ```
 pub mod allocation;
 mod binding;
 mod check;

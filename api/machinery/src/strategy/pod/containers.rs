@@ -145,9 +145,10 @@ fn ports_on_host(faults: &mut Faults, c: &Value, host_network: bool, taken: &mut
             let claim = format!("{}/{}/{host_port}", text(p, "/protocol"), text(p, "/hostIP"));
             taken.insert(faults, &claim, at.child("hostPort"));
         }
-        if host_network && host_port != int(p, "/containerPort") {
-            let detail = "must match `hostPort` when `hostNetwork` is true";
-            faults.push(Error::invalid(at.child("containerPort"), int(p, "/containerPort"), detail));
+        // Zero is filled in when a template becomes a pod.
+        if host_network && host_port != 0 && host_port != int(p, "/containerPort") {
+            let detail = "must match `containerPort` when `hostNetwork` is true";
+            faults.push(Error::invalid(at.child("hostPort"), host_port, detail));
         }
     }
 }

@@ -194,6 +194,26 @@ fn each_fault_is_named_with_path_and_reason() {
 }
 
 #[test]
+fn on_the_nodes_network_both_ports_are_one() {
+    let with = |ports: Value| {
+        faults(move |p| {
+            p["spec"]["hostNetwork"] = json!(true);
+            p["spec"]["containers"][0]["ports"] = ports;
+        })
+    };
+    assert!(with(json!([{"containerPort": 80}])).is_empty());
+    let got = with(json!([{"containerPort": 80, "hostPort": 81}]));
+    assert_eq!(
+        got,
+        [
+            "spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true"
+        ]
+    );
+    let got = with(json!([{"containerPort": 80}, {"containerPort": 80}]));
+    assert_eq!(got, ["spec.containers[0].ports[1].hostPort: Duplicate value: \"TCP//80\""]);
+}
+
+#[test]
 fn hardly_anything_of_a_pod_may_change() {
     assert!(update(|p| p["spec"]["containers"][0]["image"] = json!("y")).is_empty());
     assert!(update(|p| p["spec"]["activeDeadlineSeconds"] = json!(5)).is_empty());
