@@ -191,6 +191,19 @@ impl FakeApi {
                 self.put(collection, name, held);
                 reply(200, &self.state.lock().objects[&path])
             }
+            Method::DELETE => {
+                let Some(held) = s.objects.get(&path).cloned() else {
+                    return Ok(reply(404, &status(404, "NotFound")));
+                };
+                let wanted = &body["preconditions"]["uid"];
+                if !wanted.is_null() && *wanted != held["metadata"]["uid"] {
+                    return Ok(reply(409, &status(409, "Conflict")));
+                }
+                drop(s);
+                let (collection, name) = path.rsplit_once('/').unwrap();
+                self.remove(collection, name);
+                reply(200, &held)
+            }
             _ => reply(405, &status(405, "MethodNotAllowed")),
         })
     }
@@ -271,13 +284,23 @@ fn is_collection(path: &str) -> bool {
     without_namespace(path).split('/').count() == depth
 }
 
-/// A JSON merge patch without deletions.
+/// A JSON merge patch. Of strategic patches it knows `$patch: replace` in a list: every list is replaced anyway.
 fn merge(into: &mut Value, patch: &Value) {
     match (into, patch) {
         (Value::Object(into), Value::Object(patch)) => {
             for (k, v) in patch {
-                merge(into.entry(k.clone()).or_insert(Value::Null), v);
+                match v {
+                    Value::Null => drop(into.remove(k)),
+                    v => merge(into.entry(k.clone()).or_insert(Value::Null), v),
+                }
             }
+        }
+        (into, Value::Array(items)) => {
+            *into = items.iter().filter(|i| i.get("$patch").is_none()).cloned().collect();
+        }
+        (into @ Value::Null, Value::Object(_)) => {
+            *into = Value::Object(Default::default());
+            merge(into, patch);
         }
         (into, patch) => *into = patch.clone(),
     }

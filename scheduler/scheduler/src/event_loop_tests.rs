@@ -103,3 +103,19 @@ async fn a_faulty_api_server_only_costs_time() {
     }
     running.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_second_scheduler_goes_on_where_the_first_one_ended() {
+    let api = FakeApi::default();
+    put(&api, NODES, "n1", throughput::node("n1"));
+    let first = start(&api, Some("first"));
+    put(&api, PODS, "a", throughput::pod("a"));
+    until("the first pod has its node", || pod(&api, "a")["spec"]["nodeName"] == "n1").await;
+    let second = start(&api, Some("second"));
+    first.end().await;
+    put(&api, PODS, "b", throughput::pod("b"));
+    until("the second pod has its node", || pod(&api, "b")["spec"]["nodeName"] == "n1").await;
+    let bindings = api.requests().iter().filter(|r| r.contains("/binding")).count();
+    assert_eq!(bindings, 2);
+    second.end().await;
+}

@@ -31,6 +31,37 @@ fn a_failed_binding_gives_the_room_back_and_is_tried_again() {
 }
 
 #[test]
+fn a_failed_binding_makes_room_for_a_pod_that_waits() {
+    let mut s = scheduler();
+    let mut node = throughput::node("n");
+    node.status.as_mut().unwrap().allocatable.as_mut().unwrap().get_mut("pods").unwrap().0 = "1".into();
+    s.apply_node(Arc::new(node), Moment::ZERO);
+    s.apply_pod(pod("a", None), Moment::ZERO);
+    s.apply_pod(pod("b", None), Moment::ZERO);
+    let Some(Decision::Bind { queued, .. }) = s.decide(Moment::ZERO, &mut || 0) else { panic!() };
+    assert!(matches!(s.decide(Moment::ZERO, &mut || 0), Some(Decision::Explain { .. })));
+    s.binding_failed(queued, None, Moment::ZERO);
+    let Some(Decision::Bind { queued, .. }) = s.decide(Duration::from_secs(1), &mut || 0) else { panic!() };
+    assert_eq!(queued.pod.key.name, "b");
+}
+
+#[test]
+fn what_is_not_there_any_more_is_dropped_after_missed_changes() {
+    let mut s = scheduler();
+    for n in ["n", "m"] {
+        s.apply_node(Arc::new(throughput::node(n)), Moment::ZERO);
+    }
+    s.apply_pod(pod("a", Some("n")), Moment::ZERO);
+    s.apply_pod(pod("b", None), Moment::ZERO);
+    s.apply_pod(pod("c", None), Moment::ZERO);
+    s.retain_pods(&BTreeSet::from(["uid-c".to_owned()]), Moment::ZERO);
+    s.retain_nodes(&BTreeSet::from(["n".to_owned()]));
+    assert_eq!(s.cache().snapshot().nodes().len(), 1);
+    assert_eq!(s.cache().snapshot().node("n").unwrap().pod_count(), 0);
+    assert_eq!(s.queue().uids(), ["uid-c"]);
+}
+
+#[test]
 fn a_binding_that_is_never_seen_gives_the_room_back_in_the_end() {
     let mut s = scheduler();
     s.apply_node(Arc::new(throughput::node("n")), Moment::ZERO);
@@ -190,8 +221,9 @@ proptest! {
             for pod in names.iter().filter_map(|n| truth.pod(n)) {
                 s.apply_pod(pod, now);
             }
-            while let Some(decision) = s.decide(now, &mut random) {
-                if let Decision::Bind { queued, placement } = decision {
+            // At most eight pods are ready at once.
+            for _ in 0..16 {
+                if let Some(Decision::Bind { queued, placement }) = s.decide(now, &mut random) {
                     truth.bind(&mut s, queued, placement.node, false, now);
                 }
             }
