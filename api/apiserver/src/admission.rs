@@ -1,5 +1,6 @@
-//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, the part of
-//! ServiceAccount that fills in `default`, RuntimeClass).
+//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle and RuntimeClass).
+//! What upstream's plugins only fill in is the pod strategy's. Whether a pod's service account exists is not
+//! asked: pods carry no tokens yet, and a pod need not wait for the account's controller.
 use crate::error::from_store;
 use crate::object;
 use crate::server::Server;
@@ -17,7 +18,6 @@ pub(crate) async fn admit_create(server: &Server, row: &Resource, object: &mut V
         namespace_lifecycle(server, row, object).await?;
     }
     if row.group.is_empty() && row.plural == "pods" {
-        default_service_account(object);
         runtime_class(server, row, object).await?;
     }
     Ok(())
@@ -61,20 +61,6 @@ async fn namespace_lifecycle(server: &Server, row: &Resource, object: &Value) ->
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|w| w == needle)
-}
-
-/// A pod that names no service account runs as `default`. Whether that account exists is not asked: pods carry
-/// no tokens yet, and a pod need not wait for the account's controller.
-fn default_service_account(pod: &mut Value) {
-    let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    let given = |spec: &serde_json::Map<String, Value>, field: &str| {
-        spec.get(field).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned)
-    };
-    let name = given(spec, "serviceAccountName")
-        .or_else(|| given(spec, "serviceAccount"))
-        .unwrap_or_else(|| "default".to_owned());
-    spec.insert("serviceAccount".to_owned(), json!(name));
-    spec.insert("serviceAccountName".to_owned(), json!(name));
 }
 
 async fn runtime_class(server: &Server, row: &Resource, pod: &mut Value) -> Result<(), Status> {

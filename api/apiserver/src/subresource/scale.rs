@@ -1,7 +1,6 @@
 //! `<workload>/<name>/scale`: replicas as an autoscaling/v1 Scale.
 use crate::body::RequestBody;
 use crate::decode;
-use crate::error::stale;
 use crate::negotiate::Shape;
 use crate::registry::Request;
 use crate::registry::patch::Patch;
@@ -9,12 +8,10 @@ use crate::registry::read::fetch_value;
 use crate::registry::update::{Door, change};
 use crate::respond::{self, Answer};
 use http::StatusCode;
-use machinery::field::{Error as FieldError, Path};
-use machinery::meta;
 use machinery::schema;
-use machinery::selector::LabelSelector;
 use machinery::status::Status;
-use serde_json::{Value, json};
+use machinery::strategy::{apply_scale, scale_of};
+use serde_json::Value;
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 const API_VERSION: &str = "autoscaling/v1";
@@ -58,19 +55,9 @@ async fn set_replicas(
 ) -> Result<Answer, Status> {
     let row = request.row;
     let updated = change(request, Door::Main, dry_run, |old| {
-        let scale = transform(&scale_of(old))?;
-        let version = meta::resource_version(&scale);
-        if !version.is_empty() && version != meta::resource_version(old) {
-            return Err(stale(row, request.name()));
-        }
-        let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
-        if replicas < 0 {
-            let path = Path::new("spec").child("replicas");
-            let error = FieldError::invalid(path, replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid(row, request.name(), &[error]));
-        }
+        let scale = transform(&scale_of(row, old))?;
         let mut new = old.clone();
-        new["spec"]["replicas"] = json!(replicas);
+        apply_scale(row, &mut new, &scale)?;
         Ok(new)
     })
     .await?;
@@ -84,28 +71,7 @@ fn answer(request: &Request<'_>, object: &Value) -> Result<Answer, Status> {
     if output.shape != Shape::Metadata {
         output.shape = Shape::AsIs;
     }
-    let scale = respond::shaped(request.row, scale_of(object), output, request.server.ambient.now());
+    let scale =
+        respond::shaped(request.row, scale_of(request.row, object), output, request.server.ambient.now());
     respond::written(StatusCode::OK, &scale, output)
-}
-
-/// The Scale of a workload.
-fn scale_of(object: &Value) -> Value {
-    let mut metadata = json!({ "name": meta::name(object) });
-    for field in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        let value = meta::string(object, field);
-        if !value.is_empty() {
-            metadata[field] = json!(value);
-        }
-    }
-    let replicas = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
-    let mut status = json!({ "replicas": replicas("/status/replicas") });
-    if let Some(selector) = object.pointer("/spec/selector").and_then(|s| LabelSelector::from_object(s).ok())
-    {
-        status["selector"] = json!(selector.to_string());
-    }
-    // A Deployment without replicas has one; its strategy has filled that in.
-    json!({
-        "kind": KIND, "apiVersion": API_VERSION, "metadata": metadata,
-        "spec": { "replicas": replicas("/spec/replicas") }, "status": status,
-    })
 }
