@@ -3,6 +3,10 @@ use super::{Error, MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS};
 use json_patch::{PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
+/// Deepest nesting that a patch may make: as deep as the schema walk goes. Everything that handles an object is
+/// recursive, and thousands of operations could nest it until the stack ends.
+const MAX_DEPTH: usize = 256;
+
 /// Applies a JSON patch.
 pub fn json(obj: &mut Value, patch: &Value) -> Result<(), Error> {
     let operations: Vec<PatchOperation> = match patch {
@@ -20,7 +24,14 @@ pub fn json(obj: &mut Value, patch: &Value) -> Result<(), Error> {
     };
     let mut out = obj.clone();
     let mut copied = 0;
+    let mut deepest = depth(&out);
     for operation in &operations {
+        deepest = deepest.max(depth_after(operation, deepest));
+        if deepest > MAX_DEPTH {
+            return Err(Error::Unprocessable(format!(
+                "the patched object is nested deeper than {MAX_DEPTH}"
+            )));
+        }
         // What is absent tests equal to null, as kube-apiserver's library has it.
         if let PatchOperation::Test(test) = operation
             && test.value.is_null()
@@ -42,6 +53,28 @@ pub fn json(obj: &mut Value, patch: &Value) -> Result<(), Error> {
     }
     *obj = out;
     Ok(())
+}
+
+/// How many levels a value has; a parser has bounded them.
+fn depth(v: &Value) -> usize {
+    match v {
+        Value::Array(a) => 1 + a.iter().map(depth).max().unwrap_or(0),
+        Value::Object(o) => 1 + o.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// At most how deep the place that an operation changes is afterwards, the document having been `deepest`.
+fn depth_after(operation: &PatchOperation, deepest: usize) -> usize {
+    let levels = |pointer: &str| pointer.matches('/').count();
+    let to = levels(operation.path().as_str());
+    match operation {
+        PatchOperation::Add(op) => to + depth(&op.value),
+        PatchOperation::Replace(op) => to + depth(&op.value),
+        PatchOperation::Move(op) => deepest.saturating_sub(levels(op.from.as_str())) + to,
+        PatchOperation::Copy(op) => deepest.saturating_sub(levels(op.from.as_str())) + to,
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => 0,
+    }
 }
 
 fn unreadable(operation: &Value, error: &serde_json::Error) -> Error {
@@ -141,5 +174,19 @@ mod tests {
         let doubling = vec![json!({"op": "copy", "from": "/a", "path": "/a/-"}); 64];
         let e = super::json(&mut json!({"a": ["x".repeat(1024)]}), &Value::Array(doubling)).unwrap_err();
         assert!(e.to_string().starts_with("Unable to copy, the accumulated size"), "{e}");
+    }
+
+    #[test]
+    fn a_patch_may_not_nest_the_document_without_end() {
+        let nest = |levels: usize| -> Value {
+            (0..levels).map(|_| json!({"op": "copy", "from": "/a", "path": "/a/b"})).collect()
+        };
+        super::json(&mut json!({"a": {}}), &nest(10)).unwrap();
+        let e = super::json(&mut json!({"a": {}}), &nest(400)).unwrap_err();
+        assert!(e.to_string().starts_with("the patched object is nested deeper"), "{e}");
+        let adds: Value =
+            (1..400).map(|i| json!({"op": "add", "path": "/a".repeat(i), "value": {}})).collect();
+        let e = super::json(&mut json!({}), &adds).unwrap_err();
+        assert!(e.to_string().starts_with("the patched object is nested deeper"), "{e}");
     }
 }

@@ -10,6 +10,7 @@
 use super::Error;
 use crate::schema::{ListPatch, Schema};
 use serde_json::{Map, Value};
+use std::collections::{HashMap, HashSet};
 
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -68,8 +69,9 @@ fn merge_map(
     for (key, value) in patch {
         if let Some(field) = key.strip_prefix(DELETE_PRIMITIVES) {
             let Value::Array(gone) = value else { return Err(Error::Malformed(BAD_PRIMITIVES.to_owned())) };
+            let gone: HashSet<String> = gone.iter().map(Value::to_string).collect();
             if let Some(Value::Array(list)) = old.get_mut(field) {
-                list.retain(|v| !gone.contains(v));
+                list.retain(|v| !gone.contains(&v.to_string()));
             }
         }
     }
@@ -141,13 +143,11 @@ fn merge_list(old: &mut Vec<Value>, patch: &[Value], schema: Option<&Schema>) ->
     match schema.map_or(ListPatch::Replace, Schema::list_patch) {
         ListPatch::Replace => *old = patch.iter().filter_map(clean).collect(),
         ListPatch::MergeSet => {
-            let server: Vec<Value> = old.clone();
-            for item in patch {
-                if !old.contains(item) {
-                    old.push(item.clone());
-                }
-            }
-            reorder(old, patch, &server, None);
+            let server = Places::of(old, None);
+            let added = patch.iter().filter(|item| server.get(item).is_none());
+            let mut seen = HashSet::new();
+            old.extend(added.filter(|item| seen.insert(item.to_string())).cloned());
+            reorder(old, &Places::of(patch, None), &server);
         }
         ListPatch::MergeByKey(key) => merge_by_key(old, patch, &key, schema.and_then(Schema::items))?,
     }
@@ -160,8 +160,9 @@ fn merge_by_key(
     key: &str,
     items: Option<&'static Schema>,
 ) -> Result<(), Error> {
-    let server = old.clone();
+    let server = Places::of(old, Some(key));
     let mut kept: Vec<&Value> = Vec::with_capacity(patch.len());
+    let mut deleted = HashSet::new();
     let mut replace = false;
     for item in patch {
         let Value::Object(map) = item else {
@@ -172,8 +173,7 @@ fn merge_by_key(
         match map.get(PATCH) {
             None => kept.push(item),
             Some(Value::String(s)) if s == "delete" => {
-                let value = merge_key(map, key)?;
-                old.retain(|o| o.get(key) != Some(value));
+                deleted.insert(merge_key(map, key)?.to_string());
             }
             Some(Value::String(s)) if s == "replace" => {
                 replace = true;
@@ -194,16 +194,23 @@ fn merge_by_key(
         *old = kept.into_iter().filter_map(clean).collect();
         return Ok(());
     }
+    if !deleted.is_empty() {
+        old.retain(|o| o.get(key).is_none_or(|v| !deleted.contains(&v.to_string())));
+    }
+    let mut places = Places::of(old, Some(key));
     for item in &kept {
         let Value::Object(map) = item else { continue };
-        let value = merge_key(map, key)?;
-        match old.iter_mut().find(|o| o.get(key) == Some(value)) {
+        merge_key(map, key)?;
+        match places.get(item).and_then(|at| old.get_mut(at)) {
             Some(Value::Object(o)) => merge_map(o, map, items)?,
-            _ => old.extend(clean(item)),
+            _ => {
+                places.insert(item, old.len());
+                old.extend(clean(item));
+            }
         }
     }
     let order: Vec<Value> = kept.into_iter().cloned().collect();
-    reorder(old, &order, &server, Some(key));
+    reorder(old, &Places::of(&order, Some(key)), &server);
     Ok(())
 }
 
@@ -216,24 +223,47 @@ fn merge_key<'a>(map: &'a Map<String, Value>, key: &str) -> Result<&'a Value, Er
     })
 }
 
-/// Where an item of a list stands in another: by its merge key, or by itself.
-fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    match key {
-        Some(k) => list.iter().position(|x| x.get(k).is_some() && x.get(k) == item.get(k)),
-        None => list.iter().position(|x| x == item),
+/// Where each item of a list stands, by its merge key or by itself; of equal ones the first counts. A map, since
+/// a list that a client sends may have as many items as a request has bytes.
+struct Places<'a> {
+    key: Option<&'a str>,
+    places: HashMap<String, usize>,
+}
+
+impl<'a> Places<'a> {
+    fn of(list: &[Value], key: Option<&'a str>) -> Self {
+        let mut out = Self { key, places: HashMap::with_capacity(list.len()) };
+        for (i, item) in list.iter().enumerate() {
+            out.insert(item, i);
+        }
+        out
+    }
+    fn insert(&mut self, item: &Value, place: usize) {
+        if let Some(id) = self.id(item) {
+            self.places.entry(id).or_insert(place);
+        }
+    }
+    fn get(&self, item: &Value) -> Option<usize> {
+        self.places.get(&self.id(item)?).copied()
+    }
+    fn id(&self, item: &Value) -> Option<String> {
+        match self.key {
+            Some(key) => item.get(key).map(Value::to_string),
+            None => Some(item.to_string()),
+        }
     }
 }
 
 /// Puts the items named by `order` into that order, and merges them with all others, which keep the server's:
 /// an item goes before another only if it stood before it on the server, so new items come last.
-fn reorder(list: &mut Vec<Value>, order: &[Value], server: &[Value], key: Option<&str>) {
+fn reorder(list: &mut Vec<Value>, order: &Places<'_>, server: &Places<'_>) {
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        std::mem::take(list).into_iter().partition(|v| position(order, v, key).is_some());
-    named.sort_by_key(|v| position(order, v, key));
-    others.sort_by_key(|v| position(server, v, key).unwrap_or(usize::MAX));
+        std::mem::take(list).into_iter().partition(|v| order.get(v).is_some());
+    named.sort_by_cached_key(|v| order.get(v));
+    others.sort_by_cached_key(|v| server.get(v).unwrap_or(usize::MAX));
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(n), Some(o)) = (named.peek(), others.peek()) {
-        let stood_before = match (position(server, n, key), position(server, o, key)) {
+        let stood_before = match (server.get(n), server.get(o)) {
             (Some(n), Some(o)) => n < o,
             _ => false,
         };
@@ -255,13 +285,14 @@ fn set_order(
         _ => None,
     };
     let key = key.as_deref();
+    let places = Places::of(order, key);
     // The patch's own items must be in the order it asks for.
     let mut last = None;
     for item in patch.get(field).and_then(Value::as_array).into_iter().flatten() {
         if item.get(PATCH).is_some() {
             continue;
         }
-        let at = position(order, item, key);
+        let at = places.get(item);
         if at.is_none() || at < last {
             return Err(Error::Malformed(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
@@ -272,8 +303,8 @@ fn set_order(
         last = at;
     }
     if let Some(Value::Array(list)) = old.get_mut(field) {
-        let server = list.clone();
-        reorder(list, order, &server, key);
+        let server = Places::of(list, key);
+        reorder(list, &places, &server);
     }
     Ok(())
 }

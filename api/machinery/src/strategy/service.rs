@@ -5,7 +5,7 @@ use super::view::{drop_field, each, fill, has, int, keep, keep_all_but_status, l
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_label, dns_subdomain};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub(super) struct Service;
@@ -144,15 +144,14 @@ fn keep_allocated(new: &mut Value, old: &Value) {
     if !needs_node_ports(new) || !needs_node_ports(old) {
         return;
     }
+    let id = |p: &Value| (int(p, "/port"), text(p, "/protocol").to_owned());
+    let had: BTreeMap<_, _> = list(old, "/spec/ports").iter().map(|p| (id(p), int(p, "/nodePort"))).collect();
     let mut used: BTreeSet<i64> = list(new, "/spec/ports").iter().map(|p| int(p, "/nodePort")).collect();
     for port in each(new, "/spec/ports") {
         if int(port, "/nodePort") != 0 {
             continue;
         }
-        let was = list(old, "/spec/ports")
-            .iter()
-            .find(|p| p["port"] == port["port"] && p["protocol"] == port["protocol"]);
-        if let Some(n) = was.map(|p| int(p, "/nodePort")).filter(|n| *n != 0)
+        if let Some(n) = had.get(&id(port)).copied().filter(|n| *n != 0)
             && used.insert(n)
         {
             port["nodePort"] = json!(n);

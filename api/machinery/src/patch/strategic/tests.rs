@@ -128,6 +128,18 @@ fn what_makes_no_sense_is_refused_and_leaves_the_object_alone() {
     }
 }
 
+/// Were the work quadratic, this would take minutes.
+#[test]
+fn a_list_as_long_as_a_request_allows_is_merged_in_time_with_its_length() {
+    let env = |value: &str| -> Vec<Value> {
+        (0..30_000).map(|i| json!({"name": format!("V{i}"), "value": value})).collect()
+    };
+    let with = |env: Vec<Value>| containers(json!([{"name": "a", "env": env}]));
+    let mut patch = with(env("2"));
+    patch["spec"]["containers"][0]["$setElementOrder/env"] = Value::from(env("2"));
+    assert_eq!(apply(with(env("1")), patch).unwrap(), with(env("2")));
+}
+
 fn container_list() -> impl Strategy<Value = Vec<Value>> {
     prop::collection::btree_map("[a-e]", ("[1-3]", prop::collection::vec("[x-z]", 0..3)), 0..5).prop_map(
         |m| {

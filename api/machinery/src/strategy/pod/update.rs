@@ -3,6 +3,7 @@ use crate::field::{Error, Path};
 use crate::strategy::check::{self, Faults};
 use crate::strategy::view::{has, int, list, maybe_int, same, text};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 const ALLOWED: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
@@ -79,13 +80,14 @@ fn deadline(faults: &mut Faults, new: &Value, old: &Value, path: &Path) -> bool 
 
 fn tolerations(faults: &mut Faults, new: &Value, old: &Value, path: &Path) {
     let at = path.child("tolerations");
+    // Compared as text: a client may send thousands.
     let timeless = |t: &Value| {
-        let mut t = t.clone();
-        crate::strategy::view::drop_field(&mut t, "tolerationSeconds");
-        t
+        let fields = t.as_object().into_iter().flatten();
+        let fields = fields.filter(|(k, v)| *k != "tolerationSeconds" && !v.is_null() && **v != "");
+        fields.map(|(k, v)| format!("{k}={v}\n")).collect::<String>()
     };
-    let now: Vec<Value> = list(new, "/spec/tolerations").iter().map(timeless).collect();
-    if !list(old, "/spec/tolerations").iter().all(|t| now.iter().any(|n| same(n, &timeless(t)))) {
+    let now: BTreeSet<String> = list(new, "/spec/tolerations").iter().map(timeless).collect();
+    if !list(old, "/spec/tolerations").iter().all(|t| now.contains(&timeless(t))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         faults.push(Error::forbidden(at, detail));
     }
@@ -93,11 +95,11 @@ fn tolerations(faults: &mut Faults, new: &Value, old: &Value, path: &Path) {
 
 /// Scheduling gates may only go.
 fn gates(faults: &mut Faults, new: &Value, old: &Value, path: &Path) {
-    let had = list(old, "/spec/schedulingGates");
+    let had: BTreeSet<&str> = list(old, "/spec/schedulingGates").iter().map(|g| text(g, "/name")).collect();
     let added: Vec<&str> = list(new, "/spec/schedulingGates")
         .iter()
         .map(|g| text(g, "/name"))
-        .filter(|n| !had.iter().any(|g| g["name"] == *n))
+        .filter(|n| !had.contains(n))
         .collect();
     if !added.is_empty() {
         let detail =
