@@ -20,6 +20,20 @@ pub(crate) fn observe_cgroups(pid: i32) -> std::io::Result<Cgroups> {
     Ok(compute_cgroups(&mounts, &membership))
 }
 
+/// Where the groups of that path are in every hierarchy, whether they exist or not.
+pub(crate) fn cgroups_at(path: &str) -> std::io::Result<Cgroups> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let membership = fs::read_to_string("/proc/self/cgroup")?;
+    let there: Vec<String> = membership
+        .lines()
+        .filter_map(|line| {
+            let (hierarchy, _) = line.rsplit_once(':')?;
+            Some(format!("{hierarchy}:{path}"))
+        })
+        .collect();
+    Ok(compute_cgroups(&mounts, &there.join("\n")))
+}
+
 /// Matches `/proc/<pid>/cgroup` with the mounts below which those paths are seen.
 fn compute_cgroups(mountinfo: &str, membership: &str) -> Cgroups {
     let mut groups = Cgroups::default();

@@ -199,7 +199,7 @@ fn linux(spec: &ContainerSpec, host: &HostAbilities) -> Value {
     }
     let mut linux = json!({
         "namespaces": namespaces,
-        "cgroupsPath": cgroups_path(spec),
+        "cgroupsPath": cgroups_path(&spec.cgroup_parent, &spec.id),
         "resources": resources(spec, host),
     });
     if !spec.privileged {
@@ -210,9 +210,9 @@ fn linux(spec: &ContainerSpec, host: &HostAbilities) -> Value {
 }
 
 /// Always set: runc would nest the container below this process' own group.
-pub(crate) fn cgroups_path(spec: &ContainerSpec) -> String {
-    let parent = spec.cgroup_parent.trim_end_matches('/');
-    format!("{}/{}", if parent.is_empty() { "/dhow" } else { parent }, spec.id)
+pub(crate) fn cgroups_path(parent: &str, id: &str) -> String {
+    let parent = parent.trim_end_matches('/');
+    format!("{}/{id}", if parent.is_empty() { "/dhow" } else { parent })
 }
 
 fn resources(spec: &ContainerSpec, host: &HostAbilities) -> Value {

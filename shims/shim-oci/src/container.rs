@@ -4,7 +4,8 @@
 //!   create ─► monitor ─'c'─► Created ──start──► running ──'e'──► drained ─► ended (Exit, for ever)
 //!   adopt ──► created.json ─────────────────────────┘ ended.json ────────────────┘
 //! ```
-use crate::config_json::compute_config;
+use crate::cgroup::cgroups_at;
+use crate::config_json::{cgroups_path, compute_config};
 use crate::exec::exec;
 use crate::host::observe_abilities;
 use crate::monitor::{CREATED, ENDED, start_time};
@@ -87,6 +88,9 @@ pub(crate) async fn create(
         Err(e) => {
             let _ = runtime.delete(&plan.id).await;
             let _ = remove_rootfs(&state);
+            if let Ok(cgroups) = cgroups_at(&cgroups_path(&plan.cgroup_parent, &plan.id)) {
+                cgroups.remove(&plan.cgroup_parent);
+            }
             Err(e)
         }
     }

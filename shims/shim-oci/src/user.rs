@@ -45,7 +45,9 @@ fn compute_user(wanted: &str, passwd: &str, group: &str) -> Result<User, Error> 
         (Some(fields), Err(_)) => match (number(fields.get(2)), number(fields.get(3))) {
             (Some(uid), Some(gid)) => (Some(who), uid, gid),
             _ => {
-                return Err(Error::InvalidImage(format!("/etc/passwd of the image has no numbers for {who}")));
+                return Err(Error::InvalidImage(format!(
+                    "/etc/passwd of the image has no numbers for {who}"
+                )));
             }
         },
         (None, Err(_)) => {

@@ -123,8 +123,7 @@ async fn nothing_is_left_of_a_deleted_container_even_if_it_still_ran() {
     assert_eq!(world.mounts().len(), 1);
     soon(container.delete()).await.unwrap();
     assert!(world.mounts().is_empty(), "{:?}", world.mounts());
-    let groups = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", &pod]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&groups.stdout), "");
+    assert_eq!(groups_named(&pod), "");
     let pid: i32 = std::fs::read_to_string(state_dir.join("pid")).unwrap().trim().parse().unwrap();
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     std::fs::remove_dir_all(state_dir).unwrap();
@@ -179,6 +178,8 @@ async fn what_cannot_run_is_refused_by_name_and_leaves_nothing_mounted() {
     spec.args = vec!["/bin/nonsense".into()];
     let error = world.refuse(spec).await.to_string();
     assert!(error.contains("default/pod/absent") && error.contains("/bin/nonsense"), "{error}");
+    let pod = world.spec("pod", "").0.cgroup_parent.replace("/dhow-test/", "");
+    assert_eq!(groups_named(&pod), "");
     let (mut spec, _) = world.spec("nobody", "");
     spec.user = "somebody".into();
     assert!(world.refuse(spec).await.to_string().contains("no user somebody"));
@@ -186,6 +187,11 @@ async fn what_cannot_run_is_refused_by_name_and_leaves_nothing_mounted() {
     spec.image = ImageContent::Wasm { path: "/x".into(), digest: "sha256:0".into() };
     assert!(world.refuse(spec).await.to_string().contains("WebAssembly"));
     assert!(world.mounts().is_empty(), "{:?}", world.mounts());
+}
+
+fn groups_named(name: &str) -> String {
+    let found = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", name]).output().unwrap();
+    String::from_utf8_lossy(&found.stdout).into_owned()
 }
 
 #[test]
