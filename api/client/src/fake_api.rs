@@ -31,6 +31,8 @@ struct State {
     failures: Vec<u16>,
     /// Watches end as soon as they begin.
     closes_watches: bool,
+    /// So many requests get no answer at all.
+    silent: usize,
     /// Watches are refused: every version is too old.
     expires_watches: bool,
     page: usize,
@@ -107,6 +109,11 @@ impl FakeApi {
         self.state.lock().expires_watches = true;
     }
 
+    /// The next `count` requests get no answer, as on a dead connection.
+    pub fn fall_silent(&self, count: usize) {
+        self.state.lock().silent = count;
+    }
+
     pub fn fail(&self, codes: &[u16]) {
         self.state.lock().failures = codes.to_vec();
     }
@@ -122,6 +129,15 @@ impl FakeApi {
     async fn answer(self, request: Request<Body>) -> Result<Reply, Infallible> {
         // One turn of the scheduler, as any server takes.
         tokio::task::yield_now().await;
+        let silent = {
+            let mut s = self.state.lock();
+            let silent = s.silent > 0;
+            s.silent = s.silent.saturating_sub(1);
+            silent
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
         let (parts, body) = request.into_parts();
         let body: Value =
             serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or_default();

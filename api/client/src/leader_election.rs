@@ -12,7 +12,7 @@ use kube::api::{Api, PostParams};
 use machinery::ambient::Ambient;
 use std::future::Future;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 /// `--leader-elect-lease-duration` and its kin.
@@ -121,10 +121,12 @@ impl LeaderElector {
 
     async fn acquire(&mut self) {
         loop {
-            match self.try_acquire_or_renew().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => tracing::debug!(lease = self.name, %error, "cannot acquire the lease"),
+            // The connection may be dead; the deadline for renewing is as good for the first attempt.
+            match timeout(self.timing.renew_deadline, self.try_acquire_or_renew()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "cannot acquire the lease"),
+                Err(_) => tracing::debug!(lease = self.name, "no answer about the lease"),
             }
             sleep(self.timing.retry_period).await;
         }
@@ -204,7 +206,7 @@ impl LeaderElector {
         }
         let params = PostParams::default();
         let replaced = self.api.replace(&self.name, &params, &lease);
-        match tokio::time::timeout(self.timing.retry_period, replaced).await {
+        match timeout(self.timing.retry_period, replaced).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "cannot release the lease"),
             Err(_) => tracing::debug!(lease = self.name, "cannot release the lease in time"),
@@ -278,7 +280,6 @@ mod election_tests {
     use crate::fake_api::{FakeApi, ambient};
     use parking_lot::Mutex;
     use std::sync::Arc;
-    use tokio::time::timeout;
 
     const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 

@@ -6,6 +6,11 @@ use client::k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod, PodCondi
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use client::kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
+use std::future::Future;
+use std::time::Duration;
+
+/// How long the API server may take: well beyond what a store under load needs to commit.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// Why a binding or a condition could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +18,9 @@ pub enum BindError {
     /// The pod is gone, or another of its name is there.
     #[error("the pod {pod} is gone")]
     Gone { pod: String },
+    /// The connection may be dead; whether the request took effect, the watch will show.
+    #[error("no answer about {what} of pod {pod} within {ANSWER:?}")]
+    NoAnswer { what: &'static str, pod: String },
     #[error("cannot write {what} of pod {pod}")]
     Api {
         what: &'static str,
@@ -47,12 +55,18 @@ impl ApiBinder {
     }
 }
 
-fn error(what: &'static str, pod: &PodInfo, source: client::kube::Error) -> BindError {
-    let name = pod.key.to_string();
-    if client::is_not_found(&source) {
-        BindError::Gone { pod: name }
-    } else {
-        BindError::Api { what, pod: name, source: Box::new(source) }
+/// Waits for the answer to a request.
+async fn answer<T>(
+    what: &'static str,
+    pod: &PodInfo,
+    request: impl Future<Output = Result<T, client::kube::Error>> + Send,
+) -> Result<(), BindError> {
+    let name = || pod.key.to_string();
+    match tokio::time::timeout(ANSWER, request).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(source)) if client::is_not_found(&source) => Err(BindError::Gone { pod: name() }),
+        Ok(Err(source)) => Err(BindError::Api { what, pod: name(), source: Box::new(source) }),
+        Err(_) => Err(BindError::NoAnswer { what, pod: name() }),
     }
 }
 
@@ -73,16 +87,10 @@ impl Binder for ApiBinder {
                 ..ObjectReference::default()
             },
         };
-        self.pods(pod)
-            .create_subresource::<_, serde_json::Value>(
-                "binding",
-                &pod.key.name,
-                &PostParams::default(),
-                &binding,
-            )
-            .await
-            .map(drop)
-            .map_err(|e| error("the binding", pod, e))
+        let (pods, params) = (self.pods(pod), PostParams::default());
+        let request =
+            pods.create_subresource::<_, serde_json::Value>("binding", &pod.key.name, &params, &binding);
+        answer("the binding", pod, request).await
     }
 
     async fn explain(&self, pod: &PodInfo, condition: PodCondition) -> Result<(), BindError> {
@@ -91,11 +99,8 @@ impl Binder for ApiBinder {
             "metadata": { "uid": pod.pod.metadata.uid },
             "status": { "conditions": [condition] },
         });
-        self.pods(pod)
-            .patch_status(&pod.key.name, &PatchParams::default(), &Patch::Strategic(&patch))
-            .await
-            .map(drop)
-            .map_err(|e| error("the status", pod, e))
+        let (pods, params, patch) = (self.pods(pod), PatchParams::default(), Patch::Strategic(&patch));
+        answer("the status", pod, pods.patch_status(&pod.key.name, &params, &patch)).await
     }
 }
 

@@ -20,6 +20,8 @@ const WAITING: usize = 1000;
 const TRIES: u32 = 4;
 const RETRY_BASE: Duration = Duration::from_millis(250);
 const RETRY_CAP: Duration = Duration::from_secs(10);
+/// How long the API server may take for one: as long as client-go's default for a request without streaming.
+const ANSWER: Duration = Duration::from_secs(30);
 /// The limits of events validation upstream: a longer message is cut rather than refused.
 const MESSAGE_BYTES: usize = 1024;
 /// The longest name of an object (a DNS subdomain).
@@ -126,7 +128,9 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut waiting: mpsc::Receiver<Said>) {
         while let Some(said) = waiting.recv().await {
-            if !self.write(&said).await {
+            // On a dead connection there is no answer; the events behind must not wait for ever.
+            let written = tokio::time::timeout(TRIES * (ANSWER + RETRY_CAP), self.write(&said)).await;
+            if !written.unwrap_or(false) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -22,6 +22,10 @@ const SHORT_WATCH: Duration = Duration::from_secs(1);
 /// connection.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
+/// All pages of a list: 100 of them (50,000 objects) at half a second each. Without a limit a list on a dead
+/// connection would wait for ever.
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Where the reflection stands.
 enum Phase {
     /// Nothing is known, or too old to go on from.
@@ -44,14 +48,14 @@ pub(super) async fn run<K: Object>(client: &Client, source: &Source<K>, store: &
     let mut phase = Phase::List;
     loop {
         phase = match phase {
-            Phase::List => match source.list(client).await {
+            Phase::List => match list(client, source).await {
                 Ok((objects, version)) => {
                     tracing::debug!(path = source.path(), count = objects.len(), version, "listed");
                     store.replace(objects);
                     Phase::Watch(version)
                 }
                 Err(error) => {
-                    tracing::warn!(path = source.path(), error = chain(&error), "cannot list, trying again");
+                    tracing::warn!(path = source.path(), error, "cannot list, trying again");
                     sleep(backoff.next_delay()).await;
                     Phase::List
                 }
@@ -67,6 +71,13 @@ pub(super) async fn run<K: Object>(client: &Client, source: &Source<K>, store: &
     }
 }
 
+async fn list<K: Object>(client: &Client, source: &Source<K>) -> Result<(Vec<K>, String), String> {
+    match timeout(LIST_TIMEOUT, source.list(client)).await {
+        Ok(result) => result.map_err(|error| chain(&error)),
+        Err(_) => Err("no answer from the server".to_owned()),
+    }
+}
+
 async fn watch<K: Object>(
     client: &Client,
     source: &Source<K>,
@@ -77,10 +88,11 @@ async fn watch<K: Object>(
     let started = Instant::now();
     let mut heard = false;
     let failure = 'watch: {
-        let stream = match source.watch(client, &version).await {
-            Ok(stream) => stream,
-            Err(error) if crate::is_expired(&error) => return Ended::Expired,
-            Err(error) => break 'watch Some(chain(&error)),
+        let stream = match timeout(LIST_TIMEOUT, source.watch(client, &version)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) if crate::is_expired(&error) => return Ended::Expired,
+            Ok(Err(error)) => break 'watch Some(chain(&error)),
+            Err(_) => break 'watch Some("no answer from the server".to_owned()),
         };
         let mut stream = pin!(stream);
         loop {

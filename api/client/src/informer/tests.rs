@@ -103,6 +103,21 @@ async fn a_server_that_is_down_or_ends_or_refuses_every_watch_is_asked_ever_more
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_gives_no_answer_is_asked_again() {
+    let api = FakeApi::default();
+    api.put(PATH, "a", config("1"));
+    api.fall_silent(1);
+    let (_informers, maps, _stop) = start(&api);
+    assert!(timeout(Duration::from_secs(120), maps.synced()).await.unwrap());
+    let mut changes = maps.subscribe();
+    hear(&mut changes, 1).await;
+    // The watch gets no answer either, and what happens meanwhile is not lost.
+    api.fall_silent(1);
+    api.expire(|api| api.put(PATH, "a", config("2")));
+    assert_eq!(hear(&mut changes, 1).await, ["+a=2"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subscriber_that_fell_behind_starts_again_from_everything() {
     let api = FakeApi::default();
     let (_informers, maps, _stop) = start(&api);
