@@ -142,14 +142,15 @@ impl WasmContainer {
     /// Runs `work` as this container's life.
     fn live(self: &Arc<Self>, work: impl Future<Output = Ending> + Send + 'static) {
         let me = self.clone();
-        self.tasks.spawn(async move {
+        let life = async move {
             let work = me.kill.run_until_cancelled(AssertUnwindSafe(work).catch_unwind()).await;
             me.end(match work {
                 Some(Ok(ending)) => ending,
                 Some(Err(_)) => Ending::NoRoom("the runtime failed while running this container".to_owned()),
                 None => me.signalled(),
             });
-        });
+        };
+        self.tasks.spawn_on(life, self.host.guests.handle());
     }
 }
 
@@ -164,7 +165,14 @@ impl Container for WasmContainer {
         }
         match &self.prepared.program {
             Program::Http(pre) => {
-                let listener = bind(self.address, self.network_namespace.as_deref()).await?;
+                // On the threads that will wait for its connections.
+                let (address, namespace) = (self.address, self.network_namespace.clone());
+                let binding = async move { bind(address, namespace.as_deref()).await };
+                let listener = self
+                    .tasks
+                    .spawn_on(binding, self.host.guests.handle())
+                    .await
+                    .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
                 let concurrency =
                     compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes);
                 let server = Server::new(

@@ -5,10 +5,15 @@ use crate::guest::{ComponentState, ModuleState};
 use crate::limits::{MEMORY_KEEP_RESIDENT, TABLE_KEEP_RESIDENT};
 use crate::ticker::Ticker;
 use shim::Error;
+use tokio::runtime::{Handle, Runtime};
 use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// One trust domain: all guests of this node.
+///
+/// Guests run on threads of their own. They yield every tick, but a hundred busy ones would still make whoever
+/// shares their threads wait a hundred ticks; the kernel shares the processor between threads more fairly.
 pub(crate) struct Host {
+    pub(crate) guests: GuestThreads,
     pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
     /// WASI preview 1.
@@ -33,7 +38,35 @@ impl Host {
             source,
         })?;
         let code = CodeCache::open(&config.cache_dir, &engine)?;
-        Ok(Self { engine, ticker, modules, components, code })
+        Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code })
+    }
+}
+
+/// The threads that run guests: one for each core.
+pub(crate) struct GuestThreads(Option<Runtime>);
+
+impl GuestThreads {
+    fn start() -> Result<Self, Error> {
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_name("wasm-guest")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|source| Error::Io { what: "starting the threads that run guests".into(), source })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        // It is taken only when this value is dropped.
+        self.0.as_ref().map_or_else(|| unreachable!("used after the end"), Runtime::handle)
+    }
+}
+
+impl Drop for GuestThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // The last holder may itself be a guest's task, which must not wait for its own thread.
+            runtime.shutdown_background();
+        }
     }
 }
 

@@ -258,4 +258,40 @@ mod tests {
             assert!(!permits(address), "{address}");
         }
     }
+
+    fn outbound(reachable_loopback: Vec<(Ipv4Addr, u8)>) -> Arc<Outbound> {
+        let policy = Policy { reachable_loopback, ..policy() };
+        Outbound::new(policy, Owned { tasks: Default::default(), kill: Default::default() })
+    }
+
+    async fn get(outbound: &Arc<Outbound>, url: String) -> Result<http::Response<WasiBody>, Error> {
+        let body = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
+        let request = http::Request::get(url).body(body).unwrap();
+        outbound.clone().send(request, RequestOptions::default()).await
+    }
+
+    #[tokio::test]
+    async fn requests_reach_what_is_permitted_and_nothing_else_by_address_or_by_name() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let length = stream.read(&mut head).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let denied = outbound(Vec::new());
+        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
+            let error = get(&denied, format!("http://{host}:{port}/")).await.unwrap_err();
+            assert!(matches!(error, Error::DestinationIpProhibited), "{host}: {error:?}");
+        }
+        let permitted = outbound(vec![(Ipv4Addr::new(127, 0, 0, 0), 8)]);
+        let response = get(&permitted, format!("http://localhost:{port}/path?q")).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        assert!(server.await.unwrap().starts_with("GET /path?q HTTP/1.1\r\n"));
+        let error = get(&permitted, "http://name.invalid/".to_owned()).await.unwrap_err();
+        assert!(matches!(error, Error::DnsError { .. }), "{error:?}");
+    }
 }

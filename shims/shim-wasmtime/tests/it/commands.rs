@@ -1,5 +1,5 @@
 //! Programs that run once.
-use crate::world::{World, module, soon};
+use crate::world::{MAX_INSTANCES, World, module, soon};
 use shim::{Mount, Shim};
 use std::time::{Duration, SystemTime};
 use tokio::io::AsyncWriteExt;
@@ -229,4 +229,31 @@ async fn exec_says_that_there_is_no_shell() {
     let error = container.exec(&["sh".into()], Duration::from_secs(1), log).await.unwrap_err().to_string();
     assert!(error.contains("cannot run sh in default/pod/main") && error.contains("no shell"), "{error}");
     soon(container.delete()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_full_of_instances_says_so_and_has_room_again_when_one_is_gone() {
+    let world = World::new();
+    // It waits for its input: that takes a place and no time.
+    let guest = module("", "(drop (call $read (i32.const 0)))");
+    let mut held = Vec::new();
+    for _ in 0..MAX_INSTANCES {
+        let (mut spec, log) = world.spec(&module(
+            "",
+            r#"(call $print (i32.const 1) (i32.const 0) (i32.const 1))
+            (drop (call $read (i32.const 0)))"#,
+        ));
+        let (typed, stdin) = tokio::io::duplex(64);
+        spec.stdin = Some(Box::new(stdin));
+        let container = world.start(spec).await;
+        log.wait_for("\0").await;
+        held.push((container, typed));
+    }
+    let exit = world.run(world.spec(&guest).0).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (128, "ContainerCannotRun"));
+    assert!(exit.message.contains("as many WebAssembly instances as it can"), "{}", exit.message);
+    let (container, typed) = held.pop().unwrap();
+    drop(typed);
+    assert_eq!(soon(container.wait()).await.code, 0);
+    assert_eq!(world.run(world.spec(&guest).0).await.code, 0);
 }

@@ -12,6 +12,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+/// Few enough to be reached by a test.
+pub const MAX_INSTANCES: u32 = 16;
+
 /// Nothing here takes longer, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -130,7 +133,7 @@ pub fn shim_in(dir: &Path) -> (WasmtimeShim, CancellationToken) {
     let now = Arc::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let mut config = Config::new(dir.join("cache"), now);
     // A test's address space is shared with the others that run beside it.
-    config.max_instances = 64;
+    config.max_instances = MAX_INSTANCES;
     let shutdown = CancellationToken::new();
     (WasmtimeShim::new(config, shutdown.clone()), shutdown)
 }
