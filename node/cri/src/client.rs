@@ -95,6 +95,36 @@ impl Client {
     }
 }
 
+impl Client {
+    /// A call whose request is a stream of bytes.
+    async fn upload<A>(&self, path: &'static str, target: String, bytes: ByteStream) -> Result<A, Error>
+    where
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let mut grpc = self.ready().await?;
+        // What ended the stream early; the other side learns only that it was cut off.
+        let broken = std::sync::Arc::new(parking_lot::Mutex::new(None));
+        let seen = broken.clone();
+        let chunks = bytes.flat_map(move |piece| {
+            futures::stream::iter(match piece {
+                Ok(data) => split(data),
+                Err(error) => {
+                    *seen.lock() = Some(error);
+                    vec![UploadChunk { aborted: true, ..Default::default() }]
+                }
+            })
+        });
+        let first = UploadChunk { target, ..Default::default() };
+        let request = tonic::Request::new(futures::stream::once(async move { first }).chain(chunks));
+        let codec = ProstCodec::<UploadChunk, A>::default();
+        let answer = grpc.client_streaming(request, PathAndQuery::from_static(path), codec).await;
+        if let Some(error) = broken.lock().take() {
+            return Err(error);
+        }
+        answer.map(tonic::Response::into_inner).map_err(|status| self.failed(status))
+    }
+}
+
 /// How long a call may take; `None` is as long as it wants.
 trait Patience {
     fn patience(&self) -> Option<Duration> {
@@ -156,18 +186,24 @@ macro_rules! call_runtime {
                     .into_inner();
                 Ok(stream.map(|event| event.map_err(Error::from)).boxed())
             }
+
+            async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
+                let path = "/dhow.runtime.v1alpha1.ContainerInput/SendInput";
+                let _: SendInputResponse = self.upload(path, container_id, input).await?;
+                Ok(())
+            }
         }
     };
 }
 runtime_rpcs!(call_runtime);
 
 /// Pieces well below [`MAX_MESSAGE_BYTES`], however the file came.
-fn split(mut data: bytes::Bytes) -> Vec<ImportImageChunk> {
+fn split(mut data: bytes::Bytes) -> Vec<UploadChunk> {
     const PIECE: usize = 1024 * 1024;
     let mut chunks = Vec::with_capacity(data.len() / PIECE + 1);
     while !data.is_empty() {
         let piece = data.split_to(data.len().min(PIECE));
-        chunks.push(ImportImageChunk { data: piece, ..Default::default() });
+        chunks.push(UploadChunk { data: piece, ..Default::default() });
     }
     chunks
 }
@@ -182,27 +218,7 @@ macro_rules! call_images {
             })*
 
             async fn import_image(&self, reference: String, file: ByteStream) -> Result<ImportImageResponse, Error> {
-                let mut grpc = self.ready().await?;
-                let path = PathAndQuery::from_static("/dhow.runtime.v1alpha1.ImageImport/ImportImage");
-                let codec = ProstCodec::<ImportImageChunk, ImportImageResponse>::default();
-                let broken = std::sync::Arc::new(parking_lot::Mutex::new(None));
-                let seen = broken.clone();
-                let chunks = file.flat_map(move |piece| {
-                    futures::stream::iter(match piece {
-                        Ok(data) => split(data),
-                        Err(error) => {
-                            *seen.lock() = Some(error);
-                            vec![ImportImageChunk { aborted: true, ..Default::default() }]
-                        }
-                    })
-                });
-                let first = ImportImageChunk { reference, ..Default::default() };
-                let request = tonic::Request::new(futures::stream::once(async move { first }).chain(chunks));
-                let answer = grpc.client_streaming(request, path, codec).await;
-                if let Some(error) = broken.lock().take() {
-                    return Err(error);
-                }
-                answer.map(tonic::Response::into_inner).map_err(|status| self.failed(status))
+                self.upload("/dhow.runtime.v1alpha1.ImageImport/ImportImage", reference, file).await
             }
         }
     };

@@ -12,6 +12,7 @@
 //!                 └── fake::FakeRuntime         tests
 //! ```
 mod error;
+mod filter;
 mod service;
 mod types;
 

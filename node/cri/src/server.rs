@@ -1,6 +1,6 @@
 //! Serves any implementation over gRPC on a unix socket.
 use crate::service::{image_rpcs, runtime_rpcs};
-use crate::{Error, ImageService, MAX_MESSAGE_BYTES, RuntimeService, types::*};
+use crate::{ByteStream, Error, ImageService, MAX_MESSAGE_BYTES, RuntimeService, types::*};
 use futures::{StreamExt, future::BoxFuture};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let serving = tonic::transport::Server::builder()
+        .add_service(InputServer { runtime: runtime.clone() })
         .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
         .add_service(ImageServer { images: images.clone() })
         .add_service(ImportServer { images })
@@ -44,6 +45,11 @@ struct RuntimeServer {
 #[derive(Clone)]
 struct ImageServer {
     images: Arc<dyn ImageService>,
+}
+
+#[derive(Clone)]
+struct InputServer {
+    runtime: Arc<dyn RuntimeService>,
 }
 
 #[derive(Clone)]
@@ -165,6 +171,40 @@ macro_rules! serve_images {
 }
 image_rpcs!(serve_images);
 
+/// Answers a call whose request is a stream of bytes.
+fn upload<A, F, Fut>(request: http::Request<Body>, handle: F) -> Answer
+where
+    A: prost::Message + Default + Send + 'static,
+    F: Fn(String, ByteStream) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<A, Error>> + Send + 'static,
+{
+    Box::pin(async move {
+        let service = tower::service_fn(move |request: tonic::Request<tonic::Streaming<UploadChunk>>| {
+            let handle = handle.clone();
+            async move {
+                let mut chunks = request.into_inner();
+                let first = chunks.message().await?;
+                let first = first
+                    .ok_or_else(|| tonic::Status::invalid_argument("an upload without a first message"))?;
+                let target = first.target.clone();
+                let bytes = futures::stream::once(async move { Ok(first) })
+                    .chain(chunks)
+                    .map(|chunk| match chunk {
+                        Ok(chunk) if chunk.aborted => {
+                            Err(Error::InvalidArgument("the sender could not read to the end".into()))
+                        }
+                        Ok(chunk) => Ok(chunk.data),
+                        Err(status) => Err(status.into()),
+                    })
+                    .boxed();
+                let answer = handle(target, bytes).await?;
+                Ok::<_, tonic::Status>(tonic::Response::new(answer))
+            }
+        });
+        Ok(grpc::<UploadChunk, A>().client_streaming(service, request).await)
+    })
+}
+
 impl tower::Service<http::Request<Body>> for ImportServer {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -175,36 +215,35 @@ impl tower::Service<http::Request<Body>> for ImportServer {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answer {
-        if request.uri().path() != "/dhow.runtime.v1alpha1.ImageImport/ImportImage" {
-            return unknown_method();
-        }
         let images = self.images.clone();
-        Box::pin(async move {
-            let service =
-                tower::service_fn(move |request: tonic::Request<tonic::Streaming<ImportImageChunk>>| {
-                    let images = images.clone();
-                    async move {
-                        let mut chunks = request.into_inner();
-                        let first = chunks.message().await?.ok_or_else(|| {
-                            tonic::Status::invalid_argument("an import without a first message")
-                        })?;
-                        let reference = first.reference.clone();
-                        let file = futures::stream::once(async move { Ok(first) })
-                            .chain(chunks)
-                            .map(|chunk| match chunk {
-                                Ok(chunk) if chunk.aborted => Err(Error::InvalidArgument(
-                                    "the sender could not read the file to its end".into(),
-                                )),
-                                Ok(chunk) => Ok(chunk.data),
-                                Err(status) => Err(status.into()),
-                            })
-                            .boxed();
-                        let answer = images.import_image(reference, file).await?;
-                        Ok::<_, tonic::Status>(tonic::Response::new(answer))
-                    }
-                });
-            Ok(grpc::<ImportImageChunk, ImportImageResponse>().client_streaming(service, request).await)
-        })
+        match request.uri().path() {
+            "/dhow.runtime.v1alpha1.ImageImport/ImportImage" => upload(request, move |reference, file| {
+                let images = images.clone();
+                async move { images.import_image(reference, file).await }
+            }),
+            _ => unknown_method(),
+        }
+    }
+}
+
+impl tower::Service<http::Request<Body>> for InputServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let runtime = self.runtime.clone();
+        match request.uri().path() {
+            "/dhow.runtime.v1alpha1.ContainerInput/SendInput" => upload(request, move |container, input| {
+                let runtime = runtime.clone();
+                async move { runtime.send_input(container, input).await.map(|()| SendInputResponse {}) }
+            }),
+            _ => unknown_method(),
+        }
     }
 }
 
@@ -218,4 +257,8 @@ impl tonic::server::NamedService for ImageServer {
 
 impl tonic::server::NamedService for ImportServer {
     const NAME: &'static str = "dhow.runtime.v1alpha1.ImageImport";
+}
+
+impl tonic::server::NamedService for InputServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.ContainerInput";
 }

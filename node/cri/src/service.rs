@@ -115,6 +115,12 @@ pub trait RuntimeService: Send + Sync + 'static {
         request: ListContainerStatsRequest,
     ) -> Result<ListContainerStatsResponse, Error>;
 
+    /// Writes to a running container's standard input (made with `stdin`) until `input` ends; with `stdin_once` the
+    /// container then reads the end of it. An extension of ours.
+    async fn send_input(&self, _container_id: String, _input: ByteStream) -> Result<(), Error> {
+        Err(Error::unimplemented("SendInput"))
+    }
+
     /// What happens from now on. By the time this returns the subscription stands: no event after is missed.
     async fn get_container_events(&self, _request: GetEventsRequest) -> Result<EventStream, Error> {
         Err(Error::unimplemented("GetContainerEvents"))
@@ -151,6 +157,9 @@ macro_rules! forward_runtime {
             })*
             async fn get_container_events(&self, request: GetEventsRequest) -> Result<EventStream, Error> {
                 (**self).get_container_events(request).await
+            }
+            async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
+                (**self).send_input(container_id, input).await
             }
         }
     };

@@ -172,6 +172,13 @@ pub(crate) fn explain(error: OciError, reference: &Reference, credential: &Crede
         OciError::DigestError(DigestError::VerificationError { expected, actual }) => {
             Error::DigestMismatch { what: format!("the manifest of {reference}"), expected, actual }
         }
+        OciError::RequestError(e) if e.status().is_some() => {
+            match e.status().map_or(0, |status| status.as_u16()) {
+                401 | 403 => unauthorized(),
+                404 => not_found(),
+                code => Error::Registry { registry, reason: format!("it answered {code}") },
+            }
+        }
         OciError::RequestError(e) if e.is_connect() || e.is_timeout() || e.is_request() => {
             let reason =
                 if e.is_timeout() { "it did not answer in time".to_string() } else { root_cause(&e) };

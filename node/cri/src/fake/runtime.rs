@@ -5,7 +5,6 @@ use crate::types::*;
 use crate::{Error, EventStream, RuntimeService};
 use async_trait::async_trait;
 use futures::StreamExt;
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +12,6 @@ use tokio::sync::{broadcast, watch};
 
 /// Handlers a sandbox may ask for.
 const HANDLERS: [&str; 3] = ["", "wasmtime", "runc"];
-
-fn matches(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-}
 
 impl Inner {
     fn event(&self, kind: ContainerEventType, container: String, sandbox: String) -> ContainerEventResponse {
@@ -208,14 +203,11 @@ impl RuntimeService for FakeRuntime {
     ) -> Result<ListPodSandboxResponse, Error> {
         self.inner.called("ListPodSandbox", "")?;
         let filter = request.filter.unwrap_or_default();
-        let wanted_state = filter.state.as_ref().map(PodSandboxStateValue::state);
         let state = self.inner.state.lock();
         let items = state
             .sandboxes
             .iter()
-            .filter(|(id, _)| filter.id.is_empty() || **id == filter.id)
-            .filter(|(_, s)| wanted_state.is_none_or(|wanted| wanted == s.state))
-            .filter(|(_, s)| matches(&filter.label_selector, &s.config.labels))
+            .filter(|(id, s)| filter.matches(id, s.state, &s.config.labels))
             .map(|(id, sandbox)| PodSandbox {
                 id: id.clone(),
                 metadata: sandbox.config.metadata.clone(),
@@ -332,15 +324,11 @@ impl RuntimeService for FakeRuntime {
     async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
         self.inner.called("ListContainers", "")?;
         let filter = request.filter.unwrap_or_default();
-        let wanted_state = filter.state.as_ref().map(ContainerStateValue::state);
         let state = self.inner.state.lock();
         let containers = state
             .containers
             .values()
-            .filter(|h| filter.id.is_empty() || h.status.id == filter.id)
-            .filter(|h| filter.pod_sandbox_id.is_empty() || h.sandbox == filter.pod_sandbox_id)
-            .filter(|h| wanted_state.is_none_or(|wanted| wanted == h.status.state()))
-            .filter(|h| matches(&filter.label_selector, &h.config.labels))
+            .filter(|h| filter.matches(&h.status.id, &h.sandbox, h.status.state(), &h.config.labels))
             .map(|h| Container {
                 id: h.status.id.clone(),
                 pod_sandbox_id: h.sandbox.clone(),
@@ -421,9 +409,7 @@ impl RuntimeService for FakeRuntime {
             .containers
             .values()
             .filter(|h| h.status.state() == ContainerState::Running)
-            .filter(|h| filter.id.is_empty() || h.status.id == filter.id)
-            .filter(|h| filter.pod_sandbox_id.is_empty() || h.sandbox == filter.pod_sandbox_id)
-            .filter(|h| matches(&filter.label_selector, &h.config.labels))
+            .filter(|h| filter.matches(&h.status.id, &h.sandbox, &h.config.labels))
             .map(|h| state.stats(&h.status.id, now))
             .collect::<Result<_, _>>()?;
         Ok(ListContainerStatsResponse { stats })

@@ -4,15 +4,15 @@
 //! generated, so that building needs no protoc. Fields left out (Windows, swap accounting by pressure, devices by
 //! CDI) are skipped when they arrive, as protobuf does with what it does not know.
 mod container;
+mod extension;
 mod image;
-mod import;
 mod sandbox;
 mod stats;
 mod status;
 
 pub use container::*;
+pub use extension::*;
 pub use image::*;
-pub use import::*;
 pub use sandbox::*;
 pub use stats::*;
 pub use status::*;
