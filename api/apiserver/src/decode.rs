@@ -13,8 +13,8 @@ use std::time::Duration;
 /// Upstream's `MaxRequestBodyBytes`: 3 MiB, twice the largest object etcd takes, so that an object that is only
 /// a little too large gets the better message.
 pub(crate) const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
-/// A body may take this long to arrive: 3 MiB at 50 kB/s, upstream's request timeout.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body may take this long to arrive: 3 MiB at 100 kB/s, half of the time a request has in all.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

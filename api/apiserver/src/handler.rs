@@ -119,7 +119,7 @@ async fn route(
 ) -> Result<Answer, Status> {
     // Health must answer when the server is full: that is what it is for.
     let is_health = matches!(target, Target::Other { path } if path.starts_with("/livez") || path.starts_with("/readyz") || path.starts_with("/healthz"));
-    let place = if is_health { None } else { Some(server.in_flight.enter(class)?) };
+    let place = if is_health { None } else { Some(server.in_flight.enter(class).await?) };
     let gauge = server.metrics.in_flight(class);
     gauge.inc();
     let _leave = Leave(gauge);

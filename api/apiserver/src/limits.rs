@@ -25,6 +25,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a request that is not a stream may take, all in all; upstream's `--request-timeout`.
     pub request_timeout: Duration,
+    /// How long a request may wait for its turn before it is refused; upstream's queues allow a quarter of the
+    /// request timeout.
+    pub max_queue_wait: Duration,
     /// How long a watch without `timeoutSeconds` goes on at least (`--min-request-timeout`); up to twice as long,
     /// so that clients that came together do not come back together.
     pub min_watch_timeout: Duration,
@@ -41,6 +44,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
+            max_queue_wait: Duration::from_secs(15),
             min_watch_timeout: Duration::from_secs(1800),
         }
     }
@@ -54,32 +58,59 @@ pub(crate) enum Class {
     LongRunning,
 }
 
-/// The places that are left.
+/// The places that are left, and the queues for them.
 pub(crate) struct InFlight {
-    reads: Arc<Semaphore>,
-    writes: Arc<Semaphore>,
-    long_running: Arc<Semaphore>,
+    reads: Places,
+    writes: Places,
+    long_running: Places,
 }
+
+struct Places {
+    free: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    max_wait: Duration,
+}
+
+impl Places {
+    fn new(places: usize, queued: usize, max_wait: Duration) -> Self {
+        Self { free: Arc::new(Semaphore::new(places)), queue: Arc::new(Semaphore::new(queued)), max_wait }
+    }
+
+    async fn enter(&self) -> Result<OwnedSemaphorePermit, Status> {
+        if let Ok(place) = self.free.clone().try_acquire_owned() {
+            return Ok(place);
+        }
+        let full = || Status::too_many_requests("too many requests, please try again later", 1);
+        let _queued = self.queue.try_acquire().map_err(|_| full())?;
+        match tokio::time::timeout(self.max_wait, self.free.clone().acquire_owned()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(full()),
+        }
+    }
+}
+
+/// How many may wait for each place: a burst of ten times what is answered at once (a node's kubelet reporting
+/// 2 000 pods) passes, at a few ms a write, within a second.
+const QUEUED_PER_PLACE: usize = 10;
 
 impl InFlight {
     pub(crate) fn new(limits: &Limits) -> Self {
+        let queued =
+            |places: usize| Places::new(places, places.max(1) * QUEUED_PER_PLACE, limits.max_queue_wait);
         Self {
-            reads: Arc::new(Semaphore::new(limits.reads_in_flight)),
-            writes: Arc::new(Semaphore::new(limits.writes_in_flight)),
-            long_running: Arc::new(Semaphore::new(limits.long_running)),
+            reads: queued(limits.reads_in_flight),
+            writes: queued(limits.writes_in_flight),
+            // A stream may hold its place for ever: waiting for it is no use.
+            long_running: Places::new(limits.long_running, 0, Duration::ZERO),
         }
     }
 
-    /// A place, or the 429 that tells the client to come back in a second.
-    pub(crate) fn enter(&self, class: Class) -> Result<OwnedSemaphorePermit, Status> {
-        let places = match class {
-            Class::Read => &self.reads,
-            Class::Write => &self.writes,
-            Class::LongRunning => &self.long_running,
-        };
-        places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Status::too_many_requests("too many requests, please try again later", 1))
+    /// A place, when there is one in time, or the 429 that tells the client to come back in a second.
+    pub(crate) async fn enter(&self, class: Class) -> Result<OwnedSemaphorePermit, Status> {
+        match class {
+            Class::Read => self.reads.enter().await,
+            Class::Write => self.writes.enter().await,
+            Class::LongRunning => self.long_running.enter().await,
+        }
     }
 }

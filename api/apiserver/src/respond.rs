@@ -59,7 +59,7 @@ pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
     for warning in warnings {
         let text: String = warning.chars().filter(|c| !c.is_control()).collect();
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             answer.headers_mut().append(WARNING, value);
         }
     }

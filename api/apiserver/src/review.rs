@@ -21,13 +21,16 @@ pub(crate) enum Review {
 
 /// The review a POST asks for.
 pub(crate) fn of(target: &ResourceTarget) -> Option<Review> {
-    if target.version != "v1" || target.verb != "create" || !target.name.is_empty() {
+    if target.verb != "create" || !target.name.is_empty() {
         return None;
     }
-    match (target.group.as_str(), target.plural.as_str()) {
-        ("authorization.k8s.io", "selfsubjectaccessreviews") => Some(Review::SelfSubjectAccess),
-        ("authorization.k8s.io", "selfsubjectrulesreviews") => Some(Review::SelfSubjectRules),
-        ("authentication.k8s.io", "selfsubjectreviews") => Some(Review::SelfSubject),
+    match (target.group.as_str(), target.version.as_str(), target.plural.as_str()) {
+        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews") => Some(Review::SelfSubjectAccess),
+        ("authorization.k8s.io", "v1", "selfsubjectrulesreviews") => Some(Review::SelfSubjectRules),
+        // kubectl 1.27 knows only the older versions, which are the same.
+        ("authentication.k8s.io", "v1" | "v1beta1" | "v1alpha1", "selfsubjectreviews") => {
+            Some(Review::SelfSubject)
+        }
         _ => None,
     }
 }

@@ -104,8 +104,9 @@ impl Connection {
             Some(certificate) => Some(Arc::new(UserInfo::from(pki::peer_identity(certificate)?))),
             None => None,
         };
-        // Ends the connection's streams: at the shutdown, or when the API server itself goes.
+        // Ends the connection's streams: when this door closes, or when the API server itself stops.
         let end = self.shutdown.clone();
+        let stopping = self.server.shutdown.clone();
         let server = self.server.clone();
         let service = {
             let end = end.clone();
@@ -134,15 +135,12 @@ impl Connection {
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = end.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                match tokio::time::timeout(GRACE, connection).await {
-                    Ok(ended) => ended,
-                    // Whoever is still sending after the grace is cut off.
-                    Err(_) => Ok(()),
-                }
-            }
+            ended = connection.as_mut() => return ended,
+            () = end.cancelled() => {}
+            () = stopping.cancelled() => end.cancel(),
         }
+        connection.as_mut().graceful_shutdown();
+        // Whoever is still sending after the grace is cut off.
+        tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
     }
 }
