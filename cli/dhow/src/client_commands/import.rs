@@ -1,0 +1,111 @@
+//! Local files: a module goes to every node's image store through the API server, so that no registry is needed.
+use crate::connect::{Connection, explain};
+use anyhow::{Context, Result, bail};
+use http::Request;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+/// Largest module sent: the runtime's own limit on a wasm layer.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// An image to run: a reference for a registry, or a file here.
+pub(crate) enum Source {
+    Reference(String),
+    File(std::path::PathBuf),
+}
+
+/// What the word on the command line means: a file if there is one of that name.
+pub(crate) fn source(word: &str) -> Result<Source> {
+    let path = Path::new(word);
+    if path.is_file() {
+        return Ok(Source::File(path.to_owned()));
+    }
+    let looks_like_a_file =
+        path.extension().is_some_and(|e| e == "wasm" || e == "wat") || word.starts_with('.') || word.starts_with('/');
+    if looks_like_a_file {
+        bail!("there is no file {word}");
+    }
+    Ok(Source::Reference(word.to_owned()))
+}
+
+/// A name for objects made from an image: `hello` of `registry:5000/team/hello:1` or `./hello.wasm`.
+pub(crate) fn base_name(word: &str) -> String {
+    let last = word.trim_end_matches(".wasm").trim_end_matches(".wat").rsplit('/').next().unwrap_or_default();
+    let last = last.split(['@', ':']).next().unwrap_or_default().to_ascii_lowercase();
+    let name: String = last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    // 40 leaves room for the suffixes of generated names within a label's 63 characters.
+    let name: String = name.trim_matches('-').chars().take(40).collect();
+    let name = name.trim_matches('-').to_owned();
+    if name.is_empty() { "module".to_owned() } else { name }
+}
+
+/// Makes the image of `word` usable in the cluster and gives back its reference: sends a file to every node, leaves a
+/// registry's reference as it is.
+pub(crate) async fn image(connection: &Connection, word: &str) -> Result<String> {
+    let path = match source(word)? {
+        Source::Reference(reference) => return Ok(reference),
+        Source::File(path) => path,
+    };
+    let size = std::fs::metadata(&path).with_context(|| format!("reading {word}"))?.len();
+    if size > MAX_BYTES {
+        bail!("{word} is {} MiB large; modules may have {} MiB", size >> 20, MAX_BYTES >> 20);
+    }
+    let bytes = std::fs::read(&path).with_context(|| format!("reading {word}"))?;
+    let is_wasm = bytes.starts_with(b"\0asm") || path.extension().is_some_and(|e| e == "wat");
+    if !is_wasm {
+        bail!("{word} is not a WebAssembly module (it does not begin with \\0asm)");
+    }
+    let digest = hex::encode(Sha256::digest(&bytes));
+    let reference = format!("localhost/{}:{}", base_name(word), &digest[..12]);
+    let nodes: Value =
+        connection.client.request(Request::get("/api/v1/nodes").body(Vec::new())?).await.map_err(explain)?;
+    let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
+    let ready = |node: &&Value| {
+        node["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    let mut sent = 0;
+    for node in nodes.iter().filter(ready) {
+        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("/api/v1/nodes/{name}/proxy/images/import?ref={reference}");
+        let request = Request::post(path)
+            .header(http::header::CONTENT_TYPE, "application/wasm")
+            .body(bytes.clone())?;
+        connection
+            .client
+            .request_text(request)
+            .await
+            .map_err(explain)
+            .with_context(|| format!("node {name} did not take {word}"))?;
+        sent += 1;
+    }
+    if sent == 0 {
+        bail!("no node is Ready to take {word}; `dhow get nodes` shows them");
+    }
+    Ok(reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_come_from_the_last_part_and_are_labels() {
+        for (word, name) in [
+            ("./target/Hello_World.wasm", "hello-world"),
+            ("127.0.0.1:5000/team/hello:1.2", "hello"),
+            ("registry/x@sha256:abc", "x"),
+            ("---.wasm", "module"),
+        ] {
+            assert_eq!(base_name(word), name);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_not_taken_for_an_image() {
+        for word in ["nothing-here.wasm", "./nothing-here", "/nothing/here"] {
+            assert!(source(word).is_err(), "{word}");
+        }
+        assert!(matches!(source("registry/team/x:1"), Ok(Source::Reference(_))));
+    }
+}

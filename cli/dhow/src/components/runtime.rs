@@ -1,0 +1,146 @@
+//! `dhow runtime`.
+use crate::ambient;
+use crate::client_commands::push::roots;
+use crate::lock_file::{self, Held};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use pod_network::LoopbackNetwork;
+use runtime::Runtime;
+use shim::Shim;
+use shim_oci::OciShim;
+use shim_wasmtime::WasmtimeShim;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+/// Start the container runtime of this node: images, sandboxes, and a shim for each kind of program
+///
+/// It speaks CRI v1 on a unix socket. SIGTERM ends it and leaves Linux containers running; SIGINT ends them as well.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where images and containers are kept
+    #[arg(long, value_name = "DIR")]
+    root_dir: PathBuf,
+    /// The socket to listen on
+    #[arg(long, value_name = "SOCKET")]
+    listen: PathBuf,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Flags that `dhow up` passes on.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Flags {
+    /// The program that runs Linux containers: runc, crun, youki or runsc
+    #[arg(long, value_name = "PROGRAM", default_value = "runc")]
+    oci_runtime: String,
+    /// The range of pod addresses
+    #[arg(long, value_name = "CIDR", default_value = "127.42.0.0/16")]
+    pod_cidr: String,
+    /// A registry to be asked by plain HTTP (those on this machine always are); may be given again
+    #[arg(long, value_name = "HOST[:PORT]")]
+    plain_http_registry: Vec<String>,
+    /// A certificate authority of registries to trust beside the system's, PEM; may be given again
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Vec<PathBuf>,
+}
+
+impl Flags {
+    /// The flags as words again.
+    pub(crate) fn words(&self) -> Result<Vec<String>> {
+        let mut words = vec![
+            "--oci-runtime".to_owned(),
+            self.oci_runtime.clone(),
+            "--pod-cidr".to_owned(),
+            self.pod_cidr.clone(),
+        ];
+        for registry in &self.plain_http_registry {
+            words.extend(["--plain-http-registry".to_owned(), registry.clone()]);
+        }
+        for file in &self.registry_ca {
+            let path = std::path::absolute(file).with_context(|| format!("{} is not a path", file.display()))?;
+            words.extend(["--registry-ca".to_owned(), path.display().to_string()]);
+        }
+        Ok(words)
+    }
+}
+
+/// Where the OCI runtime keeps its state: below `/run`, which a reboot empties as it ends the containers, under a name
+/// of its own for each root directory.
+fn oci_state(root: &Path) -> PathBuf {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(root.as_os_str().as_encoded_bytes());
+    Path::new("/run/dhow").join(&hex::encode(digest)[..16])
+}
+
+/// The file that holds the id of the runtime that works below `root`.
+pub(crate) fn lock_path(root: &Path) -> PathBuf {
+    root.join("runtime.lock")
+}
+
+pub(crate) async fn run(args: Args) -> Result<()> {
+    ambient::log("info");
+    std::fs::create_dir_all(&args.root_dir).with_context(|| format!("making {}", args.root_dir.display()))?;
+    let _lock = match lock_file::take(&lock_path(&args.root_dir))? {
+        Held::ByUs(lock) => lock,
+        Held::ByOther(pid) => bail!(
+            "{} is in use by process {}; stop that runtime, or choose another --root-dir",
+            args.root_dir.display(),
+            pid.map_or_else(|| "unknown".to_owned(), |p| p.to_string())
+        ),
+    };
+    let shutdown = CancellationToken::new();
+    let now: shim::Clock = {
+        let ambient = ambient::real();
+        Arc::new(move || ambient.now().into())
+    };
+    let wasm = WasmtimeShim::new(
+        shim_wasmtime::Config::new(args.root_dir.join("compiled"), now.clone()),
+        shutdown.clone(),
+    );
+    let monitor = vec![
+        std::env::current_exe().context("finding this program")?.into_os_string(),
+        "internal-shim-monitor".into(),
+    ];
+    let linux = OciShim::new(
+        shim_oci::Config {
+            runtime: args.flags.oci_runtime.clone(),
+            state_root: oci_state(&args.root_dir),
+            monitor,
+        },
+        shutdown.clone(),
+    );
+    let shims: Vec<Arc<dyn Shim>> = vec![Arc::new(wasm), Arc::new(linux)];
+    let mut config = runtime::Config::new(
+        args.root_dir.clone(),
+        shims,
+        Arc::new(LoopbackNetwork::new(&args.flags.pod_cidr)?),
+        ambient::real(),
+    );
+    config.registries.plain_http = args.flags.plain_http_registry.clone();
+    config.registries.extra_roots = roots(&args.flags.registry_ca)?;
+    let runtime = Arc::new(Runtime::open(config).await?);
+    // The lock is ours, so a socket that is there is left over.
+    match std::fs::remove_file(&args.listen) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("removing {}", args.listen.display()));
+        }
+        _ => {}
+    }
+    let listener =
+        UnixListener::bind(&args.listen).with_context(|| format!("listening on {}", args.listen.display()))?;
+    std::fs::set_permissions(&args.listen, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let serving = cri::server::serve(listener, runtime.clone(), runtime.clone(), shutdown.clone());
+    tokio::pin!(serving);
+    let signal = tokio::select! {
+        result = &mut serving => return Ok(result?),
+        signal = ambient::stop_signal() => signal?,
+    };
+    if signal == Signal::SIGINT {
+        runtime.stop_all_containers().await;
+    }
+    shutdown.cancel();
+    let _ = std::fs::remove_file(&args.listen);
+    Ok(serving.await?)
+}
