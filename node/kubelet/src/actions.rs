@@ -341,3 +341,7 @@ fn plan_init_containers(
     }
     true
 }
+
+#[cfg(test)]
+#[path = "actions_tests.rs"]
+mod tests;

@@ -228,3 +228,6 @@ fn spawn(tasks: &TaskTracker, shutdown: &CancellationToken, job: impl Future<Out
         shutdown.run_until_cancelled(job).await;
     });
 }
+
+#[cfg(test)]
+mod tests;

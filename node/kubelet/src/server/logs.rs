@@ -128,6 +128,10 @@ pub fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// Where the last `lines` lines begin: index of the file and offset in it.
 pub fn tail_start(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)> {
     use std::io::{Read, Seek, SeekFrom};
+    if lines == 0 {
+        let size = files.last().and_then(|f| std::fs::metadata(f).ok()).map_or(0, |m| m.len());
+        return Ok((files.len().saturating_sub(1), size));
+    }
     let mut wanted = lines;
     for (index, path) in files.iter().enumerate().rev() {
         let mut file = match std::fs::File::open(path) {
@@ -147,9 +151,6 @@ pub fn tail_start(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)> {
                 let at = from + i as u64 + 1;
                 // The newline at the very end closes the last line; it begins none.
                 if *byte == b'\n' && at != size {
-                    if wanted == 0 {
-                        return Ok((index, at));
-                    }
                     wanted -= 1;
                     if wanted == 0 {
                         return Ok((index, at));
@@ -159,9 +160,6 @@ pub fn tail_start(files: &[PathBuf], lines: u64) -> io::Result<(usize, u64)> {
             end = from;
         }
         if size > 0 {
-            if wanted == 0 {
-                return Ok((index, size));
-            }
             // The first line of the file.
             wanted -= 1;
             if wanted == 0 {
