@@ -82,7 +82,7 @@ where
     let patch = json!({ "metadata": {
         "uid": object.meta().uid,
         "resourceVersion": object.meta().resource_version,
-        "ownerReferences": references,
+        "ownerReferences": Some(references).filter(|r| !r.is_empty()),
     }});
     match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
         Ok(patched) => Ok(Some(patched)),

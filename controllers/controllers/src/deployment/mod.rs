@@ -38,7 +38,7 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { deployments: ctx.informer(), replica_sets: ctx.informer(), pods: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let deployments = feed(c.deployments.clone(), queue.clone(), |change| own_key(change));
+    let deployments = feed(c.deployments.clone(), queue.clone(), own_key);
     let sets = feed(c.replica_sets.clone(), queue.clone(), |change| c.keys_of_replica_set(change));
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
     let workers = async {

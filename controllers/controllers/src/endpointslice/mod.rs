@@ -47,7 +47,7 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let services = feed(c.services.clone(), queue.clone(), |change| own_key(change));
+    let services = feed(c.services.clone(), queue.clone(), own_key);
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let slices = feed(c.slices.clone(), queue.clone(), |change| c.key_of_slice(change));
     let mirrors = feed(c.endpoints.clone(), queue.clone(), |change| {

@@ -31,7 +31,7 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { functions: ctx.informer(), deployments: ctx.informer(), services: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let functions = feed(c.functions.clone(), queue.clone(), |change| own_key(change));
+    let functions = feed(c.functions.clone(), queue.clone(), own_key);
     let deployments = feed(c.deployments.clone(), queue.clone(), |change| c.function_of(change));
     let services = feed(c.services.clone(), queue.clone(), |change| c.function_of(change));
     let workers = async {

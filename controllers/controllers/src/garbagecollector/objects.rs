@@ -85,7 +85,7 @@ impl Objects {
         live: &ObjectMeta,
         owners: &[OwnerReference],
     ) -> Result<Option<ObjectMeta>, Error> {
-        self.patch(node, live, json!({ "ownerReferences": owners })).await
+        self.patch(node, live, json!({ "ownerReferences": Some(owners).filter(|o| !o.is_empty()) })).await
     }
 
     pub(crate) async fn drop_finalizer(
@@ -99,7 +99,9 @@ impl Objects {
             return Ok(());
         }
         let left: Vec<&String> = all.iter().filter(|f| *f != finalizer).collect();
-        self.patch(node, live, json!({ "finalizers": left })).await.map(|_| ())
+        self.patch(node, live, json!({ "finalizers": Some(left).filter(|l| !l.is_empty()) }))
+            .await
+            .map(|_| ())
     }
 
     /// Merges metadata into the version that was read; `None` if the object is gone.

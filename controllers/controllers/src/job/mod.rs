@@ -39,7 +39,7 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { jobs: ctx.informer(), pods: ctx.informer(), expectations: Expectations::default(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let jobs = feed(c.jobs.clone(), queue.clone(), |change| own_key(change));
+    let jobs = feed(c.jobs.clone(), queue.clone(), own_key);
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
     let workers = async {
         if c.jobs.synced().await && c.pods.synced().await {
@@ -155,7 +155,7 @@ impl Controller {
         let patch = json!({ "metadata": {
             "uid": p.metadata.uid,
             "resourceVersion": p.metadata.resource_version,
-            "finalizers": left,
+            "finalizers": Some(left).filter(|l| !l.is_empty()),
         }});
         match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => Ok(()),

@@ -30,7 +30,7 @@ struct Controller {
 pub(crate) async fn run(ctx: Context) {
     let c = Controller { namespaces: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let namespaces = feed(c.namespaces.clone(), queue.clone(), |change| own_key(change));
+    let namespaces = feed(c.namespaces.clone(), queue.clone(), own_key);
     // Pods take the longest to go: the last one's end is worth looking again at once.
     let pods = feed(c.ctx.informer::<Pod>(), queue.clone(), |change| match change {
         Change::Deleted(p) => c.terminating(p.metadata.namespace.as_deref().unwrap_or("")),

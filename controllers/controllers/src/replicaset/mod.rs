@@ -37,7 +37,7 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let sets = feed(c.replica_sets.clone(), queue.clone(), |change| own_key(change));
+    let sets = feed(c.replica_sets.clone(), queue.clone(), own_key);
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let workers = async {
         if c.replica_sets.synced().await && c.pods.synced().await {

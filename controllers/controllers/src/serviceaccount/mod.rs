@@ -28,7 +28,7 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { namespaces: ctx.informer(), accounts: ctx.informer(), config_maps: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let namespaces = feed(c.namespaces.clone(), queue.clone(), |change| own_key(change));
+    let namespaces = feed(c.namespaces.clone(), queue.clone(), own_key);
     let accounts = feed(c.accounts.clone(), queue.clone(), |change| namespace_of(change, plan::DEFAULT));
     let config_maps =
         feed(c.config_maps.clone(), queue.clone(), |change| namespace_of(change, plan::ROOT_CA));
