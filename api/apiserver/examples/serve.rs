@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
-// The one place outside the cli and tests that reads the wall clock: this is a program.
-#[allow(clippy::disallowed_methods)]
+#[expect(clippy::disallowed_methods, reason = "a program makes its own ambient")]
 fn ambient() -> Ambient {
     let random = || {
         let id = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8);

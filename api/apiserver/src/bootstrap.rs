@@ -21,7 +21,7 @@ pub enum BootstrapError {
         kind: String,
         name: String,
         #[source]
-        source: Status,
+        source: Box<Status>,
     },
     #[error("the resource table has no {0}")]
     NoSuchKind(String),
@@ -59,7 +59,7 @@ fn row_of(object: &Value) -> Result<&'static Resource, BootstrapError> {
 
 fn failed(object: &Value, source: Status) -> BootstrapError {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or("").to_owned();
-    BootstrapError::Object { kind, name: meta::name(object).to_owned(), source }
+    BootstrapError::Object { kind, name: meta::name(object).to_owned(), source: Box::new(source) }
 }
 
 /// Creates an object unless it is there.

@@ -152,6 +152,7 @@ async fn route(
                 return review::answer(review, &user, &parts.headers, body).await;
             }
             let row = row.ok_or_else(Status::no_such_path)?;
+            resource.check_names()?;
             let is_log_or_proxy = class == Class::LongRunning && resource.verb != "watch";
             // These pass on whatever comes; an Accept that no object could be written in does not matter.
             let output = if is_log_or_proxy {

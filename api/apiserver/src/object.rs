@@ -2,7 +2,7 @@
 //!
 //! The store's value is the object's JSON without `resourceVersion`; the store's revision is the version. On the
 //! way out the number is spliced into the bytes, so that a read neither parses nor serialises anything.
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use machinery::meta;
 use machinery::resource::Resource;
 use machinery::status::Status;
@@ -67,24 +67,33 @@ pub(crate) fn encoded(row: &Resource, kv: &Kv) -> Result<Bytes, Status> {
     encoded_at(row, &kv.value, kv.mod_revision)
 }
 
+/// The same with another revision: that of a deletion, or of a commit that has just been answered.
 pub(crate) fn encoded_at(row: &Resource, value: &[u8], revision: Revision) -> Result<Bytes, Status> {
-    if !converts(row)
-        && let Some(spliced) = splice(value, revision)
-    {
-        return Ok(spliced);
-    }
-    let object = decode(row, value, revision)?;
-    serde_json::to_vec(&object).map(Bytes::from).map_err(Status::internal)
+    // `"resourceVersion":"",` and twenty digits.
+    let mut out = Vec::with_capacity(value.len() + 41);
+    write_encoded(row, value, revision, &mut out)?;
+    Ok(out.into())
 }
 
-/// Puts `"resourceVersion":"N"` into the metadata of a stored object.
-fn splice(value: &[u8], revision: Revision) -> Option<Bytes> {
-    let at = metadata_start(value)?;
-    let mut out = BytesMut::with_capacity(value.len() + 42);
-    out.put_slice(&value[..at]);
-    out.put_slice(format!("\"resourceVersion\":\"{revision}\",").as_bytes());
-    out.put_slice(&value[at..]);
-    Some(out.freeze())
+/// Appends a stored object as JSON for clients of `row`.
+pub(crate) fn write_encoded(
+    row: &Resource,
+    value: &[u8],
+    revision: Revision,
+    out: &mut Vec<u8>,
+) -> Result<(), Status> {
+    if !converts(row)
+        && let Some(at) = metadata_start(value)
+    {
+        out.extend_from_slice(&value[..at]);
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(revision.to_string().as_bytes());
+        out.extend_from_slice(b"\",");
+        out.extend_from_slice(&value[at..]);
+        return Ok(());
+    }
+    let object = decode(row, value, revision)?;
+    serde_json::to_writer(out, &object).map_err(Status::internal)
 }
 
 /// The offset after `"metadata":{` at the top level of compact JSON, if metadata is not empty.
@@ -127,7 +136,9 @@ mod tests {
             json!({"a": [{"metadata": {"name": "no"}}], "b": "}\\\"", "metadata": {"name": "a", "labels": {}}, "z": {"metadata": {"name": "no"}}}),
         ] {
             let stored = serde_json::to_vec(&object).unwrap();
-            let seen: Value = serde_json::from_slice(&splice(&stored, 42).unwrap()).unwrap();
+            assert!(metadata_start(&stored).is_some());
+            let row = machinery::resource::lookup("", "v1", "configmaps").unwrap();
+            let seen: Value = serde_json::from_slice(&encoded_at(row, &stored, 42).unwrap()).unwrap();
             let mut expected = object.clone();
             expected["metadata"]["resourceVersion"] = json!("42");
             assert_eq!(seen, expected);
@@ -136,8 +147,8 @@ mod tests {
 
     #[test]
     fn what_has_no_metadata_is_left_to_the_parser() {
-        assert_eq!(splice(br#"{"metadata":{}}"#, 1), None);
-        assert_eq!(splice(br#"{"spec":{"metadata":{"name":"a"}}}"#, 1), None);
-        assert_eq!(splice(b"", 1), None);
+        assert_eq!(metadata_start(br#"{"metadata":{}}"#), None);
+        assert_eq!(metadata_start(br#"{"spec":{"metadata":{"name":"a"}}}"#), None);
+        assert_eq!(metadata_start(b""), None);
     }
 }

@@ -2,6 +2,7 @@
 use crate::query::{Query, percent_decode};
 use http::Method;
 use machinery::resource::{self, Resource};
+use machinery::status::Status;
 
 /// What a request is about.
 #[derive(Clone, Debug)]
@@ -30,6 +31,18 @@ pub(crate) struct ResourceTarget {
 }
 
 impl ResourceTarget {
+    /// Refuses names that no object can have, before they become part of a key (upstream's `IsValidPathSegmentName`).
+    pub(crate) fn check_names(&self) -> Result<(), Status> {
+        for (what, name) in [("namespace", &self.namespace), ("resource name", &self.name)] {
+            if name == "." || name == ".." || name.contains(['/', '%']) {
+                return Err(Status::bad_request(format!(
+                    "invalid {what} {name:?}: it may not be \".\" or \"..\" nor contain '/' or '%'"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The row of the table, if the path names one and its shape fits the row's scope.
     pub(crate) fn row(&self) -> Option<&'static Resource> {
         let row = resource::lookup(&self.group, &self.version, &self.plural)?;

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Review {
     /// `kubectl auth can-i`.
-    SelfSubjectAccess,
+    Access,
     /// `kubectl auth can-i --list`.
-    SelfSubjectRules,
+    Rules,
     /// `kubectl auth whoami`.
-    SelfSubject,
+    Identity,
 }
 
 /// The review a POST asks for.
@@ -25,11 +25,11 @@ pub(crate) fn of(target: &ResourceTarget) -> Option<Review> {
         return None;
     }
     match (target.group.as_str(), target.version.as_str(), target.plural.as_str()) {
-        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews") => Some(Review::SelfSubjectAccess),
-        ("authorization.k8s.io", "v1", "selfsubjectrulesreviews") => Some(Review::SelfSubjectRules),
+        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews") => Some(Review::Access),
+        ("authorization.k8s.io", "v1", "selfsubjectrulesreviews") => Some(Review::Rules),
         // kubectl 1.27 knows only the older versions, which are the same.
         ("authentication.k8s.io", "v1" | "v1beta1" | "v1alpha1", "selfsubjectreviews") => {
-            Some(Review::SelfSubject)
+            Some(Review::Identity)
         }
         _ => None,
     }
@@ -44,9 +44,9 @@ pub(crate) async fn answer(
     let format = decode::Format::of(headers)?;
     let (mut object, _) = decode::parse(&decode::read(body).await?, format)?;
     object["status"] = match review {
-        Review::SelfSubjectAccess => access(user, &object)?,
-        Review::SelfSubjectRules => rules(user),
-        Review::SelfSubject => {
+        Review::Access => access(user, &object)?,
+        Review::Rules => rules(user),
+        Review::Identity => {
             let mut info = json!({ "username": user.name, "groups": user.groups });
             if !user.uid.is_empty() {
                 info["uid"] = json!(user.uid);

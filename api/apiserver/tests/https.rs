@@ -25,8 +25,10 @@ struct Running {
     served: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-// TLS looks at the wall clock, so these certificates are made for the real now.
-#[allow(clippy::disallowed_methods)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "TLS looks at the wall clock, so these certificates are for the real now"
+)]
 fn now() -> jiff::Timestamp {
     jiff::Timestamp::now()
 }

@@ -143,8 +143,10 @@ async fn handshake(
 
 #[tokio::test]
 async fn a_client_is_known_by_its_certificate_and_may_come_without_one_but_not_with_a_foreign_one() {
-    // TLS looks at the wall clock, so these certificates are made for the real now.
-    #[allow(clippy::disallowed_methods)]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "TLS looks at the wall clock, so these certificates are for the real now"
+    )]
     let now = Timestamp::now();
     let ca = Authority::generate("kubernetes", now).unwrap();
     let serving = ca.issue_serving(SERVER, &names(&["localhost", "127.0.0.1"]), now).unwrap();

@@ -210,7 +210,7 @@ fn plain(row: &Resource, listed: &Listed, meta: &Value) -> Result<Bytes, Status>
         if i > 0 {
             out.push(b',');
         }
-        out.extend_from_slice(&object::encoded(row, kv)?);
+        object::write_encoded(row, &kv.value, kv.mod_revision, &mut out)?;
     }
     out.extend_from_slice(b"]}");
     Ok(out.into())

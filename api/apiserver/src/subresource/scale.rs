@@ -8,10 +8,13 @@ use crate::registry::read::fetch_value;
 use crate::registry::update::{Door, change};
 use crate::respond::{self, Answer};
 use http::StatusCode;
+use jiff::Timestamp;
+use machinery::meta;
 use machinery::schema;
 use machinery::status::Status;
 use machinery::strategy::{apply_scale, scale_of};
-use serde_json::Value;
+use machinery::table::human_duration;
+use serde_json::{Value, json};
 
 const SCHEMA: &str = "io.k8s.api.autoscaling.v1.Scale";
 const API_VERSION: &str = "autoscaling/v1";
@@ -66,12 +69,32 @@ async fn set_replicas(
 }
 
 fn answer(request: &Request<'_>, object: &Value) -> Result<Answer, Status> {
-    let mut output = request.output;
-    // A Scale has no columns of its own; kubectl shows what it gets.
-    if output.shape != Shape::Metadata {
-        output.shape = Shape::AsIs;
-    }
-    let scale =
-        respond::shaped(request.row, scale_of(request.row, object), output, request.server.ambient.now());
-    respond::written(StatusCode::OK, &scale, output)
+    let scale = scale_of(request.row, object);
+    let now = request.server.ambient.now();
+    let shaped = match request.output.shape {
+        Shape::Table(version, _) => table_of(&scale, version, now),
+        Shape::AsIs | Shape::Metadata => respond::shaped(request.row, scale, request.output, now),
+    };
+    respond::written(StatusCode::OK, &shaped, request.output)
+}
+
+/// What `kubectl get --subresource=scale` shows, with upstream's columns.
+fn table_of(scale: &Value, version: &str, now: Timestamp) -> Value {
+    let column = |name: &str, kind: &str, format: &str| json!({ "name": name, "type": kind, "format": format, "description": "", "priority": 0 });
+    let replicas = |pointer: &str| scale.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let made = meta::string(scale, "creationTimestamp").parse::<Timestamp>();
+    let age =
+        made.map_or_else(|_| "<unknown>".to_owned(), |t| human_duration(now.as_second() - t.as_second()));
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": { "resourceVersion": meta::resource_version(scale) },
+        "columnDefinitions": [
+            column("Name", "string", "name"), column("Desired", "integer", ""),
+            column("Available", "integer", ""), column("Age", "string", ""),
+        ],
+        "rows": [{
+            "cells": [meta::name(scale), replicas("/spec/replicas"), replicas("/status/replicas"), age],
+            "object": respond::partial(scale),
+        }],
+    })
 }

@@ -98,6 +98,10 @@ async fn what_does_not_exist_is_a_404_and_what_cannot_be_done_a_405() {
     assert_eq!(c.put(CONFIG_MAPS, config_map("a", json!({}))).await.code, 405);
     assert_eq!(c.get(&format!("{PODS}/p/binding")).await.code, 405);
     assert_eq!(c.get(&format!("{PODS}/p/frog")).await.code, 404);
+    for path in ["/api/v1/namespaces/default/pods/a%2Fb", "/api/v1/namespaces/a%2Fb/pods", "/api/v1/nodes/.."]
+    {
+        assert_eq!(c.get(path).await.code, 400, "{path}");
+    }
     let missing = c.post("/api/v1/namespaces/none/configmaps", config_map("a", json!({}))).await;
     assert_eq!((missing.code, missing.message().as_str()), (404, "namespaces \"none\" not found"));
 }

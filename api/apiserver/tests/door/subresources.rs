@@ -16,6 +16,8 @@ async fn scale_shows_and_sets_replicas() {
         c.patch(&path, "merge-patch", json!({"spec": {"replicas": 5}})).await.expect(200)["spec"]["replicas"],
         5
     );
+    let table = c.get_as(&path, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert_eq!(table["rows"][0]["cells"], json!(["d", 5, 0, "0s"]));
     let stale = c.put(&path, scale.clone()).await;
     assert_eq!(stale.code, 409);
     let mut unconditional = scale;
