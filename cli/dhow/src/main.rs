@@ -14,7 +14,6 @@ mod client_commands;
 mod components;
 mod connect;
 mod dirs;
-mod lock_file;
 mod output;
 mod resources;
 mod up;

@@ -169,10 +169,10 @@ impl Images {
         progress: &Option<ProgressFn>,
     ) -> Result<(), Error> {
         let limits = self.inner.config.limits;
-        let descriptors: Vec<(&Descriptor, u64)> = std::iter::once((&manifest.config, limits.document_bytes))
+        let descriptors: Vec<(Descriptor, u64)> = std::iter::once((manifest.config.clone(), limits.document_bytes))
             .chain(manifest.layers.iter().map(|layer| {
                 let tar = manifest::compression(&layer.media_type).is_some();
-                (layer, if tar { limits.layer_bytes } else { limits.wasm_bytes })
+                (layer.clone(), if tar { limits.layer_bytes } else { limits.wasm_bytes })
             }))
             .collect();
         for (descriptor, limit) in &descriptors {
@@ -185,14 +185,18 @@ impl Images {
         let total = descriptors.iter().map(|(descriptor, _)| descriptor.size).sum();
         let meter = Meter { done: AtomicU64::new(0), total, progress: progress.clone() };
         meter.add(0, "pulling");
-        futures::stream::iter(descriptors)
-            .map(|(descriptor, _)| self.fetch(source, descriptor, &meter))
+        // Futures made one by one: a closure that borrows would not be Send for every lifetime.
+        let mut fetches = Vec::with_capacity(descriptors.len());
+        for (descriptor, _) in descriptors {
+            fetches.push(self.fetch(source, descriptor, &meter));
+        }
+        futures::stream::iter(fetches)
             .buffer_unordered(self.inner.config.limits.parallel_blobs.max(1))
             .try_collect::<()>()
             .await
     }
 
-    async fn fetch(&self, source: &Source<'_>, descriptor: &Descriptor, meter: &Meter) -> Result<(), Error> {
+    async fn fetch(&self, source: &Source<'_>, descriptor: Descriptor, meter: &Meter) -> Result<(), Error> {
         let blobs = &self.inner.blobs;
         let _flight = blobs.flight(&descriptor.digest).await;
         if blobs.has(&descriptor.digest) {
@@ -200,7 +204,7 @@ impl Images {
             return Ok(());
         }
         let _slot = self.inner.downloads.acquire().await.map_err(|_| Error::ShuttingDown)?;
-        let what = format!("{} {} of {}", what_is(descriptor), descriptor.digest, source.reference);
+        let what = format!("{} {} of {}", what_is(&descriptor), descriptor.digest, source.reference);
         let wanted = OciDescriptor {
             media_type: descriptor.media_type.clone(),
             digest: descriptor.digest.clone(),

@@ -1,8 +1,10 @@
 //! `dhow runtime`.
 use crate::ambient;
 use crate::client_commands::push::roots;
-use crate::lock_file::{self, Held};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use cri::{
+    ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService, StopContainerRequest,
+};
 use nix::sys::signal::Signal;
 use pod_network::LoopbackNetwork;
 use runtime::Runtime;
@@ -13,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+
+/// How long containers get to end when the runtime is ended with them.
+const GRACE_SECONDS: i64 = 5;
 
 /// Start the container runtime of this node: images, sandboxes, and a shim for each kind of program
 ///
@@ -74,7 +79,7 @@ fn oci_state(root: &Path) -> PathBuf {
     Path::new("/run/dhow").join(&hex::encode(digest)[..16])
 }
 
-/// The file that holds the id of the runtime that works below `root`.
+/// The file that the runtime that works below `root` holds locked, with its process id in it.
 pub(crate) fn lock_path(root: &Path) -> PathBuf {
     root.join("runtime.lock")
 }
@@ -82,19 +87,12 @@ pub(crate) fn lock_path(root: &Path) -> PathBuf {
 pub(crate) async fn run(args: Args) -> Result<()> {
     ambient::log("info");
     std::fs::create_dir_all(&args.root_dir).with_context(|| format!("making {}", args.root_dir.display()))?;
-    let _lock = match lock_file::take(&lock_path(&args.root_dir))? {
-        Held::ByUs(lock) => lock,
-        Held::ByOther(pid) => bail!(
-            "{} is in use by process {}; stop that runtime, or choose another --root-dir",
-            args.root_dir.display(),
-            pid.map_or_else(|| "unknown".to_owned(), |p| p.to_string())
-        ),
-    };
     let shutdown = CancellationToken::new();
     let now: shim::Clock = {
         let ambient = ambient::real();
         Arc::new(move || ambient.now().into())
     };
+    let random = ambient::real();
     let wasm = WasmtimeShim::new(
         shim_wasmtime::Config::new(args.root_dir.join("compiled"), now.clone()),
         shutdown.clone(),
@@ -116,12 +114,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         args.root_dir.clone(),
         shims,
         Arc::new(LoopbackNetwork::new(&args.flags.pod_cidr)?),
-        ambient::real(),
+        now,
+        Arc::new(move || random.random()),
     );
     config.registries.plain_http = args.flags.plain_http_registry.clone();
     config.registries.extra_roots = roots(&args.flags.registry_ca)?;
     let runtime = Arc::new(Runtime::open(config).await?);
-    // The lock is ours, so a socket that is there is left over.
+    // The runtime holds its directory, so a socket that is there is left over.
     match std::fs::remove_file(&args.listen) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             return Err(e).with_context(|| format!("removing {}", args.listen.display()));
@@ -138,9 +137,30 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         signal = ambient::stop_signal() => signal?,
     };
     if signal == Signal::SIGINT {
-        runtime.stop_all_containers().await;
+        stop_containers(&runtime).await;
     }
     shutdown.cancel();
     let _ = std::fs::remove_file(&args.listen);
-    Ok(serving.await?)
+    let served = serving.await;
+    runtime.close().await;
+    Ok(served?)
+}
+
+/// Ends every container that runs, all at once.
+async fn stop_containers(runtime: &Runtime) {
+    let running = ContainerFilter {
+        state: Some(ContainerStateValue { state: ContainerState::Running.into() }),
+        ..ContainerFilter::default()
+    };
+    let listed = match runtime.list_containers(ListContainersRequest { filter: Some(running) }).await {
+        Ok(listed) => listed.containers,
+        Err(error) => return tracing::warn!(%error, "the containers cannot be listed"),
+    };
+    let stops = listed.into_iter().map(|container| async move {
+        let request = StopContainerRequest { container_id: container.id, timeout: GRACE_SECONDS };
+        if let Err(error) = runtime.stop_container(request).await {
+            tracing::warn!(%error, "a container does not stop");
+        }
+    });
+    futures::future::join_all(stops).await;
 }

@@ -1,11 +1,12 @@
 //! The runtime as a child process that outlives a crash of its parent.
 use crate::components::runtime::{Flags, lock_path};
 use crate::dirs::Layout;
-use crate::lock_file::{self, Held};
 use anyhow::{Context, Result};
 use cri::{RuntimeService, VersionRequest};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fs::{File, TryLockError};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -164,11 +165,23 @@ impl RuntimeProcess {
     }
 }
 
-/// The process that holds the runtime's lock.
+/// The process that holds the runtime's lock, which names it; `None` when nobody does.
 fn running(root: &Path) -> Result<Option<i32>> {
-    match lock_file::take(&lock_path(root))? {
-        Held::ByUs(_) => Ok(None),
-        Held::ByOther(pid) => Ok(pid),
+    let path = lock_path(root);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("opening {}", path.display())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            // 32 bytes hold any process id.
+            file.by_ref().take(32).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
+            Ok(text.trim().parse().ok())
+        }
+        Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("locking {}", path.display())),
     }
 }
 
