@@ -2,15 +2,16 @@
 //!
 //! Invariant: containers of one digest share one compiled program; one digest is compiled once at a time, and no
 //! more compilations run than there are cores. Compiled code comes from the disk only through [`Sealed`].
-use crate::form::{Form, to_binary};
+use crate::compiler::{compile_apart, compile_binary, read_binary};
+use crate::form::Form;
 use crate::guest::{ComponentState, ModuleState};
 use crate::host::Host;
-use crate::limits::{MAX_BINARY_BYTES, MAX_CACHE_BYTES};
+use crate::limits::MAX_CACHE_BYTES;
 use crate::sealed::Sealed;
 use parking_lot::Mutex;
-use sha2::{Digest, Sha256};
 use shim::Error;
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
@@ -48,12 +49,14 @@ pub(crate) struct CodeCache {
     sealed: Sealed,
     /// Engine version and settings, processor and system: what compiled code depends on beside its source.
     compatibility: String,
+    /// The command that compiles in a process of its own; empty: this process does it.
+    compiler: Vec<OsString>,
     known: Mutex<HashMap<String, Slot>>,
     compiling: Semaphore,
 }
 
 impl CodeCache {
-    pub(crate) fn open(dir: &Path, engine: &Engine) -> Result<Self, Error> {
+    pub(crate) fn open(dir: &Path, compiler: &[OsString], engine: &Engine) -> Result<Self, Error> {
         let mut hasher = DefaultHasher::new();
         CACHE_FORMAT.hash(&mut hasher);
         engine.precompile_compatibility_hash().hash(&mut hasher);
@@ -62,6 +65,7 @@ impl CodeCache {
         Ok(Self {
             sealed: Sealed::open_dir(dir, MAX_CACHE_BYTES)?,
             compatibility: format!("{target}-{:016x}", hasher.finish()),
+            compiler: compiler.to_vec(),
             known: Mutex::default(),
             compiling: Semaphore::new(cores),
         })
@@ -102,6 +106,19 @@ impl CodeCache {
         known.entry(digest.to_owned()).or_default().clone()
     }
 
+    fn compile(&self, engine: &Engine, path: &Path, digest: &str) -> Result<(Form, Vec<u8>), Error> {
+        if self.compiler.is_empty() {
+            let bytes = read_binary(path, digest)?;
+            return compile_binary(engine, &bytes);
+        }
+        let compiled = compile_apart(&self.compiler, path, digest, &self.sealed)?;
+        match Engine::detect_precompiled(&compiled) {
+            Some(Precompiled::Module) => Ok((Form::Module, compiled)),
+            Some(Precompiled::Component) => Ok((Form::Component, compiled)),
+            None => Err(Error::Unavailable(format!("the compiler made nothing usable of {digest}"))),
+        }
+    }
+
     fn load(&self, engine: &Engine, path: &Path, digest: &str) -> Result<Loaded, Error> {
         let name = cache_name(digest, &self.compatibility)?;
         if let Some(file) = self.sealed.open(&name) {
@@ -110,15 +127,7 @@ impl CodeCache {
                 Err(e) => tracing::warn!(%digest, error = %format!("{e:#}"), "compiled code is made anew"),
             }
         }
-        let bytes = read_binary(path, digest)?;
-        let (form, binary) = to_binary(&bytes)?;
-        let invalid =
-            |e: wasmtime::Error| Error::InvalidImage(format!("the WebAssembly binary is not valid: {e:#}"));
-        let compiled = match form {
-            Form::Module => engine.precompile_module(&binary),
-            Form::Component => engine.precompile_component(&binary),
-        }
-        .map_err(invalid)?;
+        let (form, compiled) = self.compile(engine, path, digest)?;
         // Code that is mapped from a file can be dropped from memory when memory is short; so the fresh code is
         // used from the file too, where it could be written.
         let loaded = match self.sealed.put(&name, &compiled) {
@@ -156,26 +165,6 @@ fn cache_name(digest: &str, compatibility: &str) -> Result<String, Error> {
         return Err(Error::InvalidImage(format!("{digest:?} is not a digest")));
     }
     Ok(format!("{plain}.{compatibility}"))
-}
-
-fn read_binary(path: &Path, digest: &str) -> Result<Vec<u8>, Error> {
-    let io = |source| Error::Io { what: format!("reading {}", path.display()), source };
-    let length = std::fs::metadata(path).map_err(io)?.len();
-    if length > MAX_BINARY_BYTES {
-        return Err(Error::InvalidImage(format!(
-            "the WebAssembly binary is {length} bytes long, this node takes at most {MAX_BINARY_BYTES}"
-        )));
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
-    if let Some(expected) = digest.strip_prefix("sha256:") {
-        let actual = hex::encode(Sha256::digest(&bytes));
-        if actual != expected {
-            return Err(Error::InvalidImage(format!(
-                "the image's file has digest sha256:{actual} instead of {digest}; pull it again"
-            )));
-        }
-    }
-    Ok(bytes)
 }
 
 fn deserialize(engine: &Engine, file: &PathBuf) -> wasmtime::Result<Loaded> {

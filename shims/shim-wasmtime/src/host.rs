@@ -2,7 +2,7 @@
 use crate::Config;
 use crate::code::CodeCache;
 use crate::guest::{ComponentState, ModuleState};
-use crate::limits::{MEMORY_KEEP_RESIDENT, TABLE_KEEP_RESIDENT};
+use crate::limits::{MEMORY_KEEP_RESIDENT, MIN_INSTANCES, TABLE_KEEP_RESIDENT};
 use crate::ticker::Ticker;
 use shim::Error;
 use tokio::runtime::{Handle, Runtime};
@@ -37,7 +37,7 @@ impl Host {
             what: "starting the thread that interrupts guests".into(),
             source,
         })?;
-        let code = CodeCache::open(&config.cache_dir, &engine)?;
+        let code = CodeCache::open(&config.cache_dir, &config.compiler, &engine)?;
         Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code })
     }
 }
@@ -72,9 +72,9 @@ impl Drop for GuestThreads {
 
 /// Builds the engine with as large a pool as the address space allows: each memory reserves 4 GiB of it, and a
 /// container, a ulimit or a 47-bit machine may not have that for all.
-fn build_engine(max_instances: u32) -> Result<Engine, Error> {
+pub(crate) fn build_engine(max_instances: u32) -> Result<Engine, Error> {
     let mut instances = max_instances;
-    while instances >= 16 {
+    while instances >= MIN_INSTANCES {
         match Engine::new(&engine_config(Some(instances))) {
             Ok(engine) => {
                 if instances < max_instances {

@@ -10,7 +10,7 @@
 //! requests, and a process without wasm containers has not even built the engine.
 //!
 //! ```text
-//!   create ─► form: what do the bytes say? ─► code: memory ─► sealed file ─► compile (one per core)
+//!   create ─► form: what do the bytes say? ─► code: memory ─► sealed file ─► compiler (one process per core)
 //!                                               │ Prepared, shared by all containers of the digest
 //!   start ──► command: one store, one call ─────┤
 //!             http:    listener ─► request ─► one store, one call
@@ -20,6 +20,7 @@
 mod account;
 mod code;
 mod command;
+mod compiler;
 mod container;
 mod ending;
 mod executor;
@@ -36,8 +37,11 @@ mod sealed;
 mod stdio;
 mod ticker;
 
+pub use compiler::compile_main;
+
 use async_trait::async_trait;
 use shim::{Clock, Container, ContainerSpec, Error, ImageContent, ImageKind, Output, Shim};
+use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +57,9 @@ pub struct Config {
     /// The parts of 127.0.0.0/8 that guests may connect to: the pods' and services' addresses of a cluster that
     /// lives on one machine. All other loopback addresses belong to the node and are refused.
     pub reachable_loopback: Vec<(Ipv4Addr, u8)>,
+    /// The command that runs [`compile_main`], to which file, digest and place are added: in the product this very
+    /// binary and `internal-wasm-compile`. Empty: programs are compiled in this process.
+    pub compiler: Vec<OsString>,
     /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
     pub max_instances: u32,
 }
@@ -64,6 +71,7 @@ impl Config {
             cache_dir,
             now,
             reachable_loopback: vec![(Ipv4Addr::new(127, 42, 0, 0), 16), (Ipv4Addr::new(127, 96, 0, 0), 16)],
+            compiler: Vec::new(),
             max_instances: limits::MAX_INSTANCES,
         }
     }

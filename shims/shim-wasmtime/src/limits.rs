@@ -10,6 +10,13 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 /// files and threads. Idle http containers hold no instance, so this bounds running work, not containers.
 pub const MAX_INSTANCES: u32 = 4_000;
 
+/// A smaller pool is not worth having: instances are then allocated one by one.
+pub const MIN_INSTANCES: u32 = 16;
+
+/// What compiling one program may take: twenty times what the largest known ones (Python, 18 MB) take.
+pub const COMPILE_CPU_SECONDS: u64 = 120;
+pub const COMPILE_MEMORY_BYTES: u64 = 4 << 30;
+
 /// Bytes of a linear memory that are cleared and kept instead of given back after use. With 2 MiB (and
 /// [`TABLE_KEEP_RESIDENT`]) `wasmtime serve` answered 18.1k requests/s where it answered 9.5k with the default of
 /// none: most programs touch less than that, and page faults were 70 % of the cost.

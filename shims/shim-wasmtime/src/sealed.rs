@@ -80,6 +80,18 @@ impl Sealed {
         Ok(path)
     }
 
+    /// An empty file that others may write for [`Sealed::put`]; the caller removes it.
+    pub(crate) fn new_temporary(&self) -> io::Result<PathBuf> {
+        let path = self.temporary();
+        write_private(&path, &[])?;
+        Ok(path)
+    }
+
+    fn temporary(&self) -> PathBuf {
+        let number = self.temporaries.fetch_add(1, Relaxed);
+        self.dir.join(format!("new-{}-{number}", std::process::id()))
+    }
+
     fn context(&self, name: &str) -> hmac::Context {
         let mut context = hmac::Context::with_key(&self.key);
         context.update(&(name.len() as u64).to_le_bytes());
@@ -96,8 +108,7 @@ impl Sealed {
     }
 
     fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let number = self.temporaries.fetch_add(1, Relaxed);
-        let temporary = self.dir.join(format!("new-{}-{number}", std::process::id()));
+        let temporary = self.temporary();
         let written = write_private(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);

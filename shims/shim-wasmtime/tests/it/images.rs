@@ -84,3 +84,16 @@ async fn compiled_code_survives_the_process_and_is_made_anew_when_tampered_with(
     assert_eq!(soon(container.wait()).await.code, 7);
     assert_ne!(file.metadata().unwrap().ino(), tampered, "it was compiled anew");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_is_not_what_its_digest_says_is_refused_and_leaves_nothing_in_the_cache() {
+    let world = World::new();
+    let (mut spec, _) = world.spec(&module("", ""));
+    let ImageContent::Wasm { digest, .. } = &mut spec.image else { unreachable!() };
+    *digest = format!("sha256:{}", "0".repeat(64));
+    let text = text_of(soon(world.shim.create(spec)).await.err().unwrap());
+    assert!(text.contains("instead of sha256:0000") && text.contains("pull it again"), "{text}");
+    let files = std::fs::read_dir(world.dir.path().join("cache")).unwrap();
+    let names: Vec<_> = files.map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(names, ["node.key"]);
+}

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Few enough to be reached by a test.
-pub const MAX_INSTANCES: u32 = 16;
+pub const MAX_INSTANCES: u32 = 20;
 
 /// Nothing here takes longer, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -134,6 +134,7 @@ pub fn shim_in(dir: &Path) -> (WasmtimeShim, CancellationToken) {
     let mut config = Config::new(dir.join("cache"), now);
     // A test's address space is shared with the others that run beside it.
     config.max_instances = MAX_INSTANCES;
+    config.compiler = vec![env!("CARGO_BIN_EXE_shim-wasmtime-compiler").into()];
     let shutdown = CancellationToken::new();
     (WasmtimeShim::new(config, shutdown.clone()), shutdown)
 }
