@@ -282,7 +282,8 @@ impl Images {
         .await
     }
 
-    /// The room taken: what records say, each blob and layer once as far as images do not share.
+    /// The room taken: the blobs as they are on disk, and unpacked layers by the size of what they were unpacked from
+    /// (walking hundreds of thousands of files for an exact figure would cost more than it tells).
     pub async fn usage(&self) -> Result<Usage, Error> {
         let inner = self.inner.clone();
         blocking(move || {

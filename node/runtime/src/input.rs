@@ -1,0 +1,31 @@
+//! Feeding a container's standard input.
+use crate::error::no_container;
+use crate::open::Runtime;
+use cri::{ByteStream, ContainerState, Error};
+use futures::TryStreamExt;
+use tokio::io::AsyncWriteExt;
+
+impl Runtime {
+    /// Writes what comes until it ends or the container does. One at a time: a second sender waits for the first.
+    pub(crate) async fn feed(&self, id: &str, mut input: ByteStream) -> Result<(), Error> {
+        let entry = self.entry(id).ok_or_else(|| no_container(id))?;
+        if entry.state() == ContainerState::Exited {
+            return Err(Error::FailedPrecondition(format!("container {id} has ended")));
+        }
+        let mut slot = entry.input.lock().await;
+        let Some(writer) = slot.as_mut() else {
+            return Err(Error::FailedPrecondition(format!("container {id} reads no input, or has had all of it")));
+        };
+        while let Some(piece) = input.try_next().await? {
+            if writer.write_all(&piece).await.is_err() {
+                // It has closed its side: what more comes is for nobody.
+                *slot = None;
+                return Ok(());
+            }
+        }
+        if entry.stdin_once {
+            *slot = None;
+        }
+        Ok(())
+    }
+}
