@@ -90,10 +90,24 @@ impl Cluster {
     fn start_controllers(&mut self) {
         let stop = self.shutdown.child_token();
         self.controllers = stop.clone();
+        self.run_controllers(self.config.clone(), stop);
+    }
+
+    /// Starts another process of controllers beside the first.
+    pub fn second_controllers(&mut self, config: Config) {
+        self.run_controllers(config, self.shutdown.child_token());
+    }
+
+    /// Stops the first controllers in good order.
+    pub fn stop_controllers(&self) {
+        self.controllers.cancel();
+    }
+
+    fn run_controllers(&mut self, config: Config, stop: CancellationToken) {
         let client = door(&self.api, "system:kube-controller-manager", "system:authenticated");
         let informers = Informers::new(client.clone(), stop.clone());
         self.tasks.spawn(controllers::run(
-            self.config.clone(),
+            config,
             client,
             informers,
             self.ambient.clone(),

@@ -2,6 +2,7 @@
 use crate::cluster::{Cluster, template};
 use client::Informer;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::PropagationPolicy;
 use serde_json::{Value, json};
@@ -174,5 +175,41 @@ async fn controllers_that_die_in_the_middle_of_a_rollout_finish_it_when_they_are
     cluster.until::<Pod>("ten new pods", |p| images(p) == ["img:2"; 10]).await;
     cluster.delete::<Deployment>("web", PropagationPolicy::Background).await;
     cluster.until::<Pod>("no pods", |p| p.is_empty()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_pods_come_and_go() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    cluster.create::<Deployment>(deployment("web", 1000, "img")).await;
+    cluster.until::<Deployment>("it is out", |d| rolled_out(d, "web", 1000)).await;
+    assert_eq!(cluster.api::<Pod>("default").list(&Default::default()).await.unwrap().items.len(), 1000);
+    cluster.delete::<Deployment>("web", PropagationPolicy::Foreground).await;
+    cluster.until::<Deployment>("it is gone", |d| d.is_empty()).await;
+    cluster.until::<Pod>("no pods", |p| p.is_empty()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_controller_managers_one_works_and_the_other_takes_over() {
+    let config = |identity: &str| controllers::Config {
+        leader_identity: Some(identity.to_owned()),
+        ..controllers::Config::default()
+    };
+    let mut cluster = Cluster::with(config("first")).await;
+    cluster.node("n1").await;
+    cluster.create::<Deployment>(deployment("web", 2, "img:1")).await;
+    cluster.until::<Deployment>("it is out", |d| rolled_out(d, "web", 2)).await;
+    cluster.second_controllers(config("second"));
+    cluster.pass(std::time::Duration::from_secs(60)).await;
+    let holder = |l: &Informer<Lease>| {
+        l.get("kube-system", "kube-controller-manager").and_then(|l| l.spec.as_ref()?.holder_identity.clone())
+    };
+    cluster.until::<Lease>("the first one leads", |l| holder(l).as_deref() == Some("first")).await;
+    cluster.stop_controllers();
+    cluster.patch::<Deployment>("web", json!({ "spec": { "replicas": 5 } })).await;
+    cluster.until::<Deployment>("the other one scales it", |d| rolled_out(d, "web", 5)).await;
+    cluster.until::<Lease>("and leads", |l| holder(l).as_deref() == Some("second")).await;
     cluster.stop().await;
 }

@@ -34,7 +34,7 @@ mod selector;
 mod serviceaccount;
 mod supervisor;
 
-use client::{Client, Informers};
+use client::{Client, Informers, LeaseTiming};
 use machinery::ambient::Ambient;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,9 @@ pub struct Config {
     pub terminated_pod_gc_threshold: usize,
     /// The first wait before a controller that failed as a whole is started again; it doubles up to a minute.
     pub restart_backoff: Duration,
+    /// The name to stand for election with (`--leader-elect`), or None to work at once.
+    pub leader_identity: Option<String>,
+    pub lease_timing: LeaseTiming,
 }
 
 impl Default for Config {
@@ -65,6 +68,8 @@ impl Default for Config {
             node_monitor_grace_period: Duration::from_secs(40),
             terminated_pod_gc_threshold: 12_500,
             restart_backoff: Duration::from_secs(1),
+            leader_identity: None,
+            lease_timing: LeaseTiming::default(),
         }
     }
 }
@@ -104,8 +109,8 @@ pub const CONTROLLERS: &[&str] = &[
     "serviceaccount",
 ];
 
-/// Runs the controllers until `shutdown`. One that panics or ends is started again, later each time; the others
-/// go on.
+/// Runs the controllers until `shutdown`, while it is the leader if it stands for election. One that panics or
+/// ends is started again, later each time; the others go on.
 pub async fn run(
     config: Config,
     client: Client,

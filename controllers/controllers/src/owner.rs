@@ -66,7 +66,7 @@ mod tests {
             owner_references: controller.map(|c| {
                 vec![OwnerReference { uid: c.into(), controller: Some(true), ..OwnerReference::default() }]
             }),
-            deletion_timestamp: terminating.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+            deletion_timestamp: terminating.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
             ..ObjectMeta::default()
         }
     }

@@ -8,6 +8,8 @@ use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerRe
 use client::kube::Resource;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use client::{EventType, ObjectKey};
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The longest prefix of a generated name: 63 less the five characters the server adds.
@@ -89,11 +91,14 @@ pub(crate) async fn delete<O: Resource<DynamicType = ()>>(
     }
 }
 
-/// How an informer's pods show the one with `uid`.
-pub(crate) fn seen(pods: &[Arc<Pod>], uid: &str) -> Seen {
-    match pods.iter().find(|p| p.metadata.uid.as_deref() == Some(uid)) {
-        None => Seen::Not,
-        Some(p) if pod::is_active(p) => Seen::Active,
-        Some(_) => Seen::Inactive,
+/// How an informer's pods show the one with a uid. The index is made at the first question: mostly there is none.
+pub(crate) fn seen(pods: &[Arc<Pod>]) -> impl Fn(&str) -> Seen {
+    let index: OnceCell<HashMap<&str, Seen>> = OnceCell::new();
+    let show = |p: &Pod| if pod::is_active(p) { Seen::Active } else { Seen::Inactive };
+    move |uid| {
+        let index = index.get_or_init(|| {
+            pods.iter().filter_map(|p| Some((p.metadata.uid.as_deref()?, show(p)))).collect()
+        });
+        index.get(uid).copied().unwrap_or(Seen::Not)
     }
 }

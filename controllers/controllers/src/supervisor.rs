@@ -1,7 +1,7 @@
 //! Keeps the controllers running: a task each, started again when it fails.
 use crate::context::Context;
 use crate::{CONTROLLERS, Config};
-use client::{Client, Informers, Recorder};
+use client::{Client, Informers, LeaderElector, Recorder};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use machinery::ambient::Ambient;
@@ -27,26 +27,37 @@ pub(crate) async fn run(
         tracing::warn!(name, known = CONTROLLERS.join(", "), "no such controller");
     }
     let config = Arc::new(config);
+    let name = "kube-controller-manager";
+    let recorder = Recorder::new(client.clone(), ambient.clone(), name, "", shutdown.clone());
+    let manager = Context { config: config.clone(), client, informers, ambient, recorder, shutdown };
+    loop {
+        let lead = |stop: CancellationToken| run_all(Context { shutdown: stop, ..manager.clone() });
+        let Some(identity) = &config.leader_identity else {
+            lead(manager.shutdown.clone()).await;
+            break;
+        };
+        let (client, ambient) = (manager.client.clone(), manager.ambient.clone());
+        let elector = LeaderElector::new(client, "kube-system", name, identity, ambient)
+            .with_timing(config.lease_timing)
+            .with_recorder(manager.recorder.clone());
+        // Controllers that lost their Lease stand for election again: all they know comes from the informers.
+        if elector.lead(manager.shutdown.clone(), lead).await {
+            break;
+        }
+    }
+    manager.recorder.ended().await;
+}
+
+/// Runs every enabled controller until the context's shutdown.
+async fn run_all(manager: Context) {
     let mut tasks = JoinSet::new();
     let mut recorders = Vec::new();
-    for name in CONTROLLERS.iter().copied().filter(|name| config.is_enabled(name)) {
-        let recorder = Recorder::new(
-            client.clone(),
-            ambient.clone(),
-            &format!("{name}-controller"),
-            "",
-            shutdown.clone(),
-        );
+    for name in CONTROLLERS.iter().copied().filter(|name| manager.config.is_enabled(name)) {
+        let component = format!("{name}-controller");
+        let stop = manager.shutdown.clone();
+        let recorder = Recorder::new(manager.client.clone(), manager.ambient.clone(), &component, "", stop);
         recorders.push(recorder.clone());
-        let ctx = Context {
-            config: config.clone(),
-            client: client.clone(),
-            informers: informers.clone(),
-            ambient: ambient.clone(),
-            recorder,
-            shutdown: shutdown.clone(),
-        };
-        tasks.spawn(keep_running(name, ctx));
+        tasks.spawn(keep_running(name, Context { recorder, ..manager.clone() }));
     }
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {

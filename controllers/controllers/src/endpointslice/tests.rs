@@ -41,7 +41,7 @@ fn pod(i: usize, ready: bool) -> Pod {
             containers: vec![Container {
                 ports: Some(vec![ContainerPort {
                     name: Some("http".into()),
-                    container_port: if i % 2 == 0 { 8080 } else { 9090 },
+                    container_port: if i.is_multiple_of(2) { 8080 } else { 9090 },
                     ..ContainerPort::default()
                 }]),
                 ..Container::default()

@@ -69,8 +69,7 @@ impl Controller {
             return Ok(None);
         };
         let Some(spec) = job.spec.as_ref() else { return Ok(None) };
-        let caught_up =
-            self.expectations.fulfilled(&key, self.ctx.now(), |uid| pod_control::seen(&namespace_pods, uid));
+        let caught_up = self.expectations.fulfilled(&key, self.ctx.now(), pod_control::seen(&namespace_pods));
         let selector = spec.selector.clone().unwrap_or_else(|| LabelSelector {
             match_labels: Some([("batch.kubernetes.io/controller-uid".to_owned(), uid.clone())].into()),
             match_expressions: None,

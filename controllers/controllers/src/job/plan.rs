@@ -112,7 +112,7 @@ pub(crate) fn plan_job(world: &World<'_>) -> Plan {
                 end.message.as_deref().unwrap_or(""),
                 world.now,
             ));
-            plan.status.completion_time = (kind == "Complete").then(|| Time(world.now));
+            plan.status.completion_time = (kind == "Complete").then_some(Time(world.now));
         }
     } else if world.job.metadata.deletion_timestamp.is_some() {
         plan.why = Why::Terminating;

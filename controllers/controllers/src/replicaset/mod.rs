@@ -81,8 +81,7 @@ impl Controller {
         let Some(spec) = rs.spec.as_ref() else { return Ok(None) };
         // Asked before the pods are listed: the list may only be newer than the answer.
         let namespace_pods = self.pods.list_in(&key.namespace);
-        let caught_up =
-            self.expectations.fulfilled(&key, self.ctx.now(), |uid| pod_control::seen(&namespace_pods, uid));
+        let caught_up = self.expectations.fulfilled(&key, self.ctx.now(), pod_control::seen(&namespace_pods));
         let who = Claimant {
             meta: &rs.metadata,
             selector: &spec.selector,
