@@ -259,8 +259,9 @@ impl Watcher {
             },
             // The history may be read again from where we are.
             Some(Err(store::Error::Lagged)) => Ok(Phase::Follow { after }),
+            // A store that broke off: the client comes back with its last version, as after a lost connection.
+            Some(Err(store::Error::Unavailable(_))) | None => Ok(Phase::Over),
             Some(Err(e)) => Err(watch_error(e, after)),
-            None => Ok(Phase::Over),
         }
     }
 

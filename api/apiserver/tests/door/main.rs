@@ -2,6 +2,7 @@
 mod cluster;
 mod crud;
 mod deleting;
+mod faults;
 mod lists;
 mod patches;
 mod refusals;
