@@ -221,12 +221,12 @@ async fn lists_are_filtered(subject: &Subject) {
     assert_eq!(all, BTreeSet::from([a.clone(), b.clone()]));
     let state = |state: PodSandboxState| Some(PodSandboxStateValue { state: state as i32 });
     let not_ready = PodSandboxFilter { state: state(PodSandboxState::NotReady), ..Default::default() };
-    assert_eq!(subject.sandboxes(not_ready).await, [b.clone()]);
+    assert_eq!(subject.sandboxes(not_ready).await, std::slice::from_ref(&b));
     let by_id = PodSandboxFilter { id: a.clone(), ..Default::default() };
-    assert_eq!(subject.sandboxes(by_id).await, [a.clone()]);
+    assert_eq!(subject.sandboxes(by_id).await, std::slice::from_ref(&a));
     let by_label =
         PodSandboxFilter { label_selector: labels(&[("io.kubernetes.pod.name", "b")]), ..Default::default() };
-    assert_eq!(subject.sandboxes(by_label).await, [b.clone()]);
+    assert_eq!(subject.sandboxes(by_label).await, std::slice::from_ref(&b));
 
     assert_eq!(subject.containers(ContainerFilter::default()).await.len(), 2);
     let running = Some(ContainerStateValue { state: ContainerState::Running as i32 });

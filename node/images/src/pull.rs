@@ -169,12 +169,13 @@ impl Images {
         progress: &Option<ProgressFn>,
     ) -> Result<(), Error> {
         let limits = self.inner.config.limits;
-        let descriptors: Vec<(Descriptor, u64)> = std::iter::once((manifest.config.clone(), limits.document_bytes))
-            .chain(manifest.layers.iter().map(|layer| {
-                let tar = manifest::compression(&layer.media_type).is_some();
-                (layer.clone(), if tar { limits.layer_bytes } else { limits.wasm_bytes })
-            }))
-            .collect();
+        let descriptors: Vec<(Descriptor, u64)> =
+            std::iter::once((manifest.config.clone(), limits.document_bytes))
+                .chain(manifest.layers.iter().map(|layer| {
+                    let tar = manifest::compression(&layer.media_type).is_some();
+                    (layer.clone(), if tar { limits.layer_bytes } else { limits.wasm_bytes })
+                }))
+                .collect();
         for (descriptor, limit) in &descriptors {
             if descriptor.size > *limit {
                 let what = format!("{} of {}", what_is(descriptor), source.reference);

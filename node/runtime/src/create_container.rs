@@ -19,7 +19,10 @@ const INPUT_BYTES: usize = 64 * 1024;
 
 impl Runtime {
     /// Creates in a task of its own. If the caller goes away meanwhile, what was made is removed again.
-    pub(crate) async fn create(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse, Error> {
+    pub(crate) async fn create(
+        &self,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse, Error> {
         let (answer, wait) = oneshot::channel();
         let runtime = self.clone();
         self.inner.tasks.spawn(async move {
@@ -30,7 +33,8 @@ impl Runtime {
                 tracing::warn!(container = id, %error, "a container nobody waits for could not be removed");
             }
         });
-        let created = wait.await.unwrap_or_else(|_| Err(Error::Unavailable("the runtime is shutting down".into())));
+        let created =
+            wait.await.unwrap_or_else(|_| Err(Error::Unavailable("the runtime is shutting down".into())));
         created.map(|container_id| CreateContainerResponse { container_id })
     }
 
@@ -162,7 +166,8 @@ impl Runtime {
         if kind == ImageKind::Linux {
             mounts.extend(self.resolv_conf(sandbox, &mounts));
         }
-        let working_dir = Some(&config.working_dir).filter(|dir| !dir.is_empty()).unwrap_or(&image.config.working_dir);
+        let working_dir =
+            Some(&config.working_dir).filter(|dir| !dir.is_empty()).unwrap_or(&image.config.working_dir);
         Ok(ContainerSpec {
             id: record.id.clone(),
             display_name: format!("{}/{}/{}", sandbox.namespace, sandbox.name, record.name),
@@ -174,7 +179,11 @@ impl Runtime {
             env: plan::compute_env(config, &image.config),
             cwd: working_dir.clone(),
             user: plan::compute_user(config, &image.config),
-            supplemental_groups: context.supplemental_groups.iter().filter_map(|g| u32::try_from(*g).ok()).collect(),
+            supplemental_groups: context
+                .supplemental_groups
+                .iter()
+                .filter_map(|g| u32::try_from(*g).ok())
+                .collect(),
             mounts,
             read_only_root: context.readonly_rootfs,
             privileged: context.privileged,

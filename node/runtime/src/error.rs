@@ -25,7 +25,9 @@ pub(crate) fn from_images(error: images::Error) -> cri::Error {
     match error {
         Error::NotFound { .. } | Error::NotHere(_) => cri::Error::NotFound(text),
         Error::Unauthorized { .. } => cri::Error::PermissionDenied(text),
-        Error::Unreachable { .. } | Error::Registry { .. } | Error::ShuttingDown => cri::Error::Unavailable(text),
+        Error::Unreachable { .. } | Error::Registry { .. } | Error::ShuttingDown => {
+            cri::Error::Unavailable(text)
+        }
         Error::TooLarge { .. } => cri::Error::ResourceExhausted(text),
         Error::InvalidReference { .. }
         | Error::NotWasm { .. }
@@ -34,7 +36,9 @@ pub(crate) fn from_images(error: images::Error) -> cri::Error {
         | Error::BadLayer { .. }
         | Error::Credentials { .. }
         | Error::Tls { .. } => cri::Error::InvalidArgument(text),
-        Error::DigestMismatch { .. } | Error::DamagedIndex { .. } | Error::Io { .. } => cri::Error::Internal(text),
+        Error::DigestMismatch { .. } | Error::DamagedIndex { .. } | Error::Io { .. } => {
+            cri::Error::Internal(text)
+        }
     }
 }
 

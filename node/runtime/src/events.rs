@@ -19,9 +19,10 @@ impl Runtime {
                     let event = runtime.event(kind, container, &sandbox);
                     Some((Ok(event), Some((receiver, runtime))))
                 }
-                Err(RecvError::Lagged(missed)) => {
-                    Some((Err(Error::ResourceExhausted(format!("{missed} events were missed: list again"))), None))
-                }
+                Err(RecvError::Lagged(missed)) => Some((
+                    Err(Error::ResourceExhausted(format!("{missed} events were missed: list again"))),
+                    None,
+                )),
                 Err(RecvError::Closed) => None,
             }
         });
@@ -35,7 +36,11 @@ impl Runtime {
             container_event_type: kind as i32,
             created_at: self.now(),
             pod_sandbox_status: state.sandboxes.get(sandbox).map(Into::into),
-            containers_statuses: state.of_sandbox(sandbox).iter().map(|entry| entry.record().into()).collect(),
+            containers_statuses: state
+                .of_sandbox(sandbox)
+                .iter()
+                .map(|entry| entry.record().into())
+                .collect(),
         }
     }
 }

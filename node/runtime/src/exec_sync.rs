@@ -51,7 +51,9 @@ impl Runtime {
             Ok(result) => result.map_err(from_shim)?,
             Err(_) => {
                 let command = request.cmd.join(" ");
-                return Err(Error::DeadlineExceeded(format!("command {command:?} did not end within {timeout:?}")));
+                return Err(Error::DeadlineExceeded(format!(
+                    "command {command:?} did not end within {timeout:?}"
+                )));
             }
         };
         let (stdout, stderr) = (std::mem::take(&mut *captured.stdout.lock()), captured.stderr.lock().clone());

@@ -1,10 +1,10 @@
 //! The runtime as CRI's ImageService.
 use crate::error::from_images;
 use crate::open::Runtime;
+use ::images::{Credential, ImageRecord, Kind, Prefer, PullOptions};
 use async_trait::async_trait;
 use cri::*;
 use futures::StreamExt;
-use ::images::{Credential, ImageRecord, Kind, Prefer, PullOptions};
 use shim::ImageKind;
 
 /// Tells what an image holds, in an annotation of its spec: `wasm` or `linux`.
@@ -54,14 +54,17 @@ fn credential(auth: Option<AuthConfig>) -> Result<Credential, Error> {
     }
     match auth.identity_token.is_empty() {
         true => Ok(Credential::Anonymous),
-        false => Err(Error::InvalidArgument("identity tokens are not supported: use a password or an access token".into())),
+        false => Err(Error::InvalidArgument(
+            "identity tokens are not supported: use a password or an access token".into(),
+        )),
     }
 }
 
 #[async_trait]
 impl ImageService for Runtime {
     async fn list_images(&self, request: ListImagesRequest) -> Result<ListImagesResponse, Error> {
-        let wanted = request.filter.and_then(|filter| filter.image).map(|spec| spec.image).filter(|i| !i.is_empty());
+        let wanted =
+            request.filter.and_then(|filter| filter.image).map(|spec| spec.image).filter(|i| !i.is_empty());
         let records = match wanted {
             Some(name) => self.inner.images.get(&name).into_iter().collect(),
             None => self.inner.images.list(),
@@ -91,12 +94,20 @@ impl ImageService for Runtime {
         let (name, _) = name(request.image)?;
         let Some(record) = self.inner.images.get(&name) else { return Ok(RemoveImageResponse {}) };
         // An ended container's image may go: it is never started again.
-        let holder = self.inner.state.lock().containers.values().map(|entry| entry.record()).find(|container| {
-            container.image_id == record.id && container.exit.is_none()
-        });
+        let holder = self
+            .inner
+            .state
+            .lock()
+            .containers
+            .values()
+            .map(|entry| entry.record())
+            .find(|container| container.image_id == record.id && container.exit.is_none());
         if let Some(container) = holder {
             let id = container.id;
-            return Err(Error::FailedPrecondition(format!("image {name} is in use by container {} ({id})", container.name)));
+            return Err(Error::FailedPrecondition(format!(
+                "image {name} is in use by container {} ({id})",
+                container.name
+            )));
         }
         self.inner.images.remove(&record.id).await.map_err(from_images)?;
         Ok(RemoveImageResponse {})

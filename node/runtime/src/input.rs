@@ -14,7 +14,9 @@ impl Runtime {
         }
         let mut slot = entry.input.lock().await;
         let Some(writer) = slot.as_mut() else {
-            return Err(Error::FailedPrecondition(format!("container {id} reads no input, or has had all of it")));
+            return Err(Error::FailedPrecondition(format!(
+                "container {id} reads no input, or has had all of it"
+            )));
         };
         while let Some(piece) = input.try_next().await? {
             if writer.write_all(&piece).await.is_err() {

@@ -134,7 +134,9 @@ impl Inner {
         let written = file.write_all(entries);
         self.size += entries.len() as u64;
         let result = match written {
-            Ok(()) if limits.max_bytes > 0 && self.size >= limits.max_bytes => self.rotate(now, limits.max_files),
+            Ok(()) if limits.max_bytes > 0 && self.size >= limits.max_bytes => {
+                self.rotate(now, limits.max_files)
+            }
             other => other,
         };
         match result {
@@ -175,7 +177,8 @@ fn append_to(path: &Path) -> io::Result<(File, u64)> {
 
 /// The files a log was moved to, oldest first.
 fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    else {
         return Ok(Vec::new());
     };
     let prefix = format!("{name}.");
@@ -280,10 +283,14 @@ mod tests {
         files.sort();
         assert_eq!(files.len(), 3, "{files:?}");
         assert_eq!(files[0], bench.path());
-        let all: String = files[1..].iter().chain(&files[..1]).map(|f| fs::read_to_string(f).unwrap()).collect();
+        let all: String =
+            files[1..].iter().chain(&files[..1]).map(|f| fs::read_to_string(f).unwrap()).collect();
         let numbers: Vec<u32> = all.lines().map(|l| l.rsplit(' ').next().unwrap().parse().unwrap()).collect();
         assert_eq!(*numbers.last().unwrap(), 199);
-        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "nothing is lost between files: {numbers:?}");
+        assert!(
+            numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+            "nothing is lost between files: {numbers:?}"
+        );
     }
 
     #[test]

@@ -94,11 +94,15 @@ impl Runtime {
             {
                 tracing::warn!(sandbox = sandbox.id, %error, "a sandbox lost its network");
                 (sandbox.ready, sandbox.attachment) = (false, None);
-                inner.sandboxes.save(&sandbox.id, &sandbox, Survive::Process).map_err(reading("sandboxes"))?;
+                inner
+                    .sandboxes
+                    .save(&sandbox.id, &sandbox, Survive::Process)
+                    .map_err(reading("sandboxes"))?;
             }
             inner.state.lock().sandboxes.insert(sandbox.id.clone(), sandbox);
         }
-        let (containers, broken) = inner.containers.load::<ContainerRecord>().map_err(reading("containers"))?;
+        let (containers, broken) =
+            inner.containers.load::<ContainerRecord>().map_err(reading("containers"))?;
         for id in broken {
             inner.containers.remove(&id).map_err(reading("containers"))?;
         }
@@ -131,7 +135,8 @@ impl Runtime {
             None => {
                 let message = "the runtime was restarted, and the container had lived inside it".to_string();
                 let finished_at = self.now();
-                self.finish(&entry, ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at }).await;
+                self.finish(&entry, ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at })
+                    .await;
             }
         }
         Ok(())
@@ -167,7 +172,9 @@ impl Runtime {
         entry.log.flush();
         *entry.input.lock().await = None;
         let containers = self.inner.containers.clone();
-        let saved = tokio::task::spawn_blocking(move || containers.save(&record.id, &record, Survive::PowerCut)).await;
+        let saved =
+            tokio::task::spawn_blocking(move || containers.save(&record.id, &record, Survive::PowerCut))
+                .await;
         if let Ok(Err(error)) = saved {
             // It has ended all the same, and everybody may know; only a power cut would forget it.
             tracing::error!(container = entry.id, %error, "how a container ended could not be saved");
@@ -237,13 +244,8 @@ impl Inner {
 fn take(root: &Path) -> Result<File, OpenError> {
     let path = root.join("runtime.lock");
     let locking = || OpenError::io(format!("locking {}", path.display()));
-    let mut file = File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .map_err(locking())?;
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(locking())?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -30,11 +30,16 @@ pub(crate) fn choose_shim(
     let fits = |candidate: &&Candidate<'_>| {
         candidate.kind == kind && (handler.is_empty() || candidate.handler == handler)
     };
-    if let Some(ready) = candidates.iter().position(|candidate| fits(&candidate) && candidate.missing.is_none()) {
+    if let Some(ready) =
+        candidates.iter().position(|candidate| fits(&candidate) && candidate.missing.is_none())
+    {
         return Ok(ready);
     }
     if let Some(Candidate { handler, missing: Some(missing), .. }) = candidates.iter().find(fits) {
-        return Err(Error::Unavailable(format!("{image} is {}, and {handler} cannot run it here: {missing}", describe(kind))));
+        return Err(Error::Unavailable(format!(
+            "{image} is {}, and {handler} cannot run it here: {missing}",
+            describe(kind)
+        )));
     }
     match candidates.iter().find(|candidate| candidate.handler == handler) {
         Some(other) => Err(Error::InvalidArgument(format!(
@@ -42,7 +47,10 @@ pub(crate) fn choose_shim(
             describe(kind),
             describe(other.kind)
         ))),
-        None => Err(Error::Unavailable(format!("{image} is {}, and nothing on this node runs that", describe(kind)))),
+        None => Err(Error::Unavailable(format!(
+            "{image} is {}, and nothing on this node runs that",
+            describe(kind)
+        ))),
     }
 }
 
@@ -55,7 +63,9 @@ pub(crate) fn check_handler(handler: &str, candidates: &[Candidate<'_>]) -> Resu
         None => {
             let known: Vec<&str> = candidates.iter().map(|candidate| candidate.handler).collect();
             let known = known.join(", ");
-            Err(Error::InvalidArgument(format!("runtime handler {handler:?} is unknown here; there are: {known}")))
+            Err(Error::InvalidArgument(format!(
+                "runtime handler {handler:?} is unknown here; there are: {known}"
+            )))
         }
         Some(Candidate { missing: Some(missing), .. }) => {
             Err(Error::Unavailable(format!("runtime handler {handler} cannot work here: {missing}")))
@@ -92,7 +102,8 @@ pub(crate) fn compute_env(config: &ContainerConfig, image: &RunConfig) -> Vec<(S
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (name.to_string(), value.to_string())
     });
-    let of_pod = config.envs.iter().map(|env| (env.key.clone(), String::from_utf8_lossy(&env.value).into_owned()));
+    let of_pod =
+        config.envs.iter().map(|env| (env.key.clone(), String::from_utf8_lossy(&env.value).into_owned()));
     let mut merged: Vec<(String, String)> = Vec::new();
     for (name, value) in of_image.chain(of_pod) {
         match merged.iter_mut().find(|(known, _)| *known == name) {
@@ -145,7 +156,9 @@ pub(crate) fn compute_ports(config: &ContainerConfig) -> Result<Vec<u16>, Error>
         .map(str::trim)
         .filter(|port| !port.is_empty())
         .map(|port| match port.parse() {
-            Ok(0) | Err(_) => Err(Error::InvalidArgument(format!("annotation {PORTS_ANNOTATION}: {port:?} is no port"))),
+            Ok(0) | Err(_) => {
+                Err(Error::InvalidArgument(format!("annotation {PORTS_ANNOTATION}: {port:?} is no port")))
+            }
             Ok(port) => Ok(port),
         })
         .collect()
@@ -158,7 +171,9 @@ pub(crate) fn compute_mounts(mounts: &[Mount]) -> Result<Vec<shim::Mount>, Error
         .map(|mount| {
             if mount.host_path.is_empty() {
                 let path = &mount.container_path;
-                return Err(Error::InvalidArgument(format!("the mount at {path} names no path of this node")));
+                return Err(Error::InvalidArgument(format!(
+                    "the mount at {path} names no path of this node"
+                )));
             }
             Ok(shim::Mount {
                 host_path: PathBuf::from(&mount.host_path),

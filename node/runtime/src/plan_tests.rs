@@ -32,10 +32,18 @@ fn a_handler_that_runs_another_kind_says_so() {
 fn what_a_shim_lacks_is_told() {
     let lacking = candidates(Some("runc is not installed"));
     let error = choose_shim("", ImageKind::Linux, "busybox", &lacking).unwrap_err();
-    assert_eq!(error.to_string(), "busybox is a Linux image, and runc cannot run it here: runc is not installed");
-    assert!(matches!(check_handler("runc", &lacking), Err(Error::Unavailable(text)) if text.contains("not installed")));
+    assert_eq!(
+        error.to_string(),
+        "busybox is a Linux image, and runc cannot run it here: runc is not installed"
+    );
+    assert!(
+        matches!(check_handler("runc", &lacking), Err(Error::Unavailable(text)) if text.contains("not installed"))
+    );
     let error = check_handler("kata", &lacking).unwrap_err();
-    assert!(error.to_string().contains("\"kata\"") && error.to_string().contains("wasmtime, runc"), "{error}");
+    assert!(
+        error.to_string().contains("\"kata\"") && error.to_string().contains("wasmtime, runc"),
+        "{error}"
+    );
     assert!(check_handler("", &lacking).is_ok());
     let error = choose_shim("", ImageKind::Linux, "busybox", &lacking[..1]).unwrap_err();
     assert!(error.to_string().contains("nothing on this node runs that"), "{error}");
@@ -63,8 +71,10 @@ fn the_pods_command_and_args_replace_the_images_as_kubernetes_says() {
 fn the_pods_environment_lies_over_the_images() {
     let image = RunConfig { env: strings(&["PATH=/bin", "A=image", "EMPTY"]), ..RunConfig::default() };
     let pair = |key: &str, value: &str| KeyValue { key: key.into(), value: value.into() };
-    let config =
-        ContainerConfig { envs: vec![pair("A", "pod"), pair("B", "1"), pair("B", "2")], ..Default::default() };
+    let config = ContainerConfig {
+        envs: vec![pair("A", "pod"), pair("B", "1"), pair("B", "2")],
+        ..Default::default()
+    };
     let env = compute_env(&config, &image);
     let env: Vec<(&str, &str)> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(env, [("PATH", "/bin"), ("A", "pod"), ("EMPTY", ""), ("B", "2")]);
@@ -92,7 +102,8 @@ fn the_user_is_the_pods_before_the_images() {
 
 #[test]
 fn zero_is_no_limit() {
-    let linux = LinuxContainerResources { memory_limit_in_bytes: 64 << 20, cpu_shares: 2, ..Default::default() };
+    let linux =
+        LinuxContainerResources { memory_limit_in_bytes: 64 << 20, cpu_shares: 2, ..Default::default() };
     let resources = compute_resources(Some(&linux));
     assert_eq!(resources.memory_limit_bytes, Some(64 << 20));
     assert_eq!(resources.cpu_shares, Some(2));

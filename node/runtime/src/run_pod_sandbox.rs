@@ -7,7 +7,10 @@ use cri::{ContainerEventType, Error, RunPodSandboxRequest, RunPodSandboxResponse
 use pod_network::Attachment;
 
 impl Runtime {
-    pub(crate) async fn run_sandbox(&self, request: RunPodSandboxRequest) -> Result<RunPodSandboxResponse, Error> {
+    pub(crate) async fn run_sandbox(
+        &self,
+        request: RunPodSandboxRequest,
+    ) -> Result<RunPodSandboxResponse, Error> {
         let config = request.config.unwrap_or_default();
         let metadata = config
             .metadata

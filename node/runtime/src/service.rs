@@ -19,7 +19,8 @@ impl RuntimeService for Runtime {
 
     async fn status(&self, request: StatusRequest) -> Result<StatusResponse, Error> {
         let candidates = self.candidates();
-        let missing = |c: &crate::plan::Candidate<'_>| c.missing.as_ref().map(|m| format!("{}: {m}", c.handler));
+        let missing =
+            |c: &crate::plan::Candidate<'_>| c.missing.as_ref().map(|m| format!("{}: {m}", c.handler));
         let lacking: Vec<String> = candidates.iter().filter_map(missing).collect();
         let works = candidates.iter().any(|candidate| candidate.missing.is_none());
         let mut runtime_ready = condition("RuntimeReady", works);
@@ -34,7 +35,8 @@ impl RuntimeService for Runtime {
             network_ready.message = error.to_string();
         }
         let handler = |name: &str| RuntimeHandler { name: name.into(), features: Some(Default::default()) };
-        let ready = candidates.iter().filter(|candidate| candidate.missing.is_none()).map(|c| handler(c.handler));
+        let ready =
+            candidates.iter().filter(|candidate| candidate.missing.is_none()).map(|c| handler(c.handler));
         // The empty handler is the default one: the image decides.
         let runtime_handlers = works.then(|| handler("")).into_iter().chain(ready).collect();
         let info = match request.verbose && !lacking.is_empty() {
@@ -59,19 +61,28 @@ impl RuntimeService for Runtime {
         self.detached(async move { runtime.run_sandbox(request).await }).await
     }
 
-    async fn stop_pod_sandbox(&self, request: StopPodSandboxRequest) -> Result<StopPodSandboxResponse, Error> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: StopPodSandboxRequest,
+    ) -> Result<StopPodSandboxResponse, Error> {
         let runtime = self.clone();
         self.detached(async move { runtime.stop_sandbox(&request.pod_sandbox_id).await }).await?;
         Ok(StopPodSandboxResponse {})
     }
 
-    async fn remove_pod_sandbox(&self, request: RemovePodSandboxRequest) -> Result<RemovePodSandboxResponse, Error> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: RemovePodSandboxRequest,
+    ) -> Result<RemovePodSandboxResponse, Error> {
         let runtime = self.clone();
         self.detached(async move { runtime.remove_sandbox(&request.pod_sandbox_id).await }).await?;
         Ok(RemovePodSandboxResponse {})
     }
 
-    async fn pod_sandbox_status(&self, request: PodSandboxStatusRequest) -> Result<PodSandboxStatusResponse, Error> {
+    async fn pod_sandbox_status(
+        &self,
+        request: PodSandboxStatusRequest,
+    ) -> Result<PodSandboxStatusResponse, Error> {
         let id = &request.pod_sandbox_id;
         let state = self.inner.state.lock();
         let sandbox = state.sandboxes.get(id).ok_or_else(|| no_sandbox(id))?;
@@ -83,14 +94,20 @@ impl RuntimeService for Runtime {
         })
     }
 
-    async fn list_pod_sandbox(&self, request: ListPodSandboxRequest) -> Result<ListPodSandboxResponse, Error> {
+    async fn list_pod_sandbox(
+        &self,
+        request: ListPodSandboxRequest,
+    ) -> Result<ListPodSandboxResponse, Error> {
         let filter = request.filter.unwrap_or_default();
         let state = self.inner.state.lock();
         let sandboxes = state.sandboxes.values().filter(|s| filter.matches(&s.id, s.state(), &s.labels));
         Ok(ListPodSandboxResponse { items: sandboxes.map(Into::into).collect() })
     }
 
-    async fn create_container(&self, request: CreateContainerRequest) -> Result<CreateContainerResponse, Error> {
+    async fn create_container(
+        &self,
+        request: CreateContainerRequest,
+    ) -> Result<CreateContainerResponse, Error> {
         self.create(request).await
     }
 
@@ -107,7 +124,10 @@ impl RuntimeService for Runtime {
         Ok(StopContainerResponse {})
     }
 
-    async fn remove_container(&self, request: RemoveContainerRequest) -> Result<RemoveContainerResponse, Error> {
+    async fn remove_container(
+        &self,
+        request: RemoveContainerRequest,
+    ) -> Result<RemoveContainerResponse, Error> {
         let runtime = self.clone();
         self.detached(async move { runtime.remove(&request.container_id).await }).await?;
         Ok(RemoveContainerResponse {})
@@ -121,7 +141,10 @@ impl RuntimeService for Runtime {
         Ok(ListContainersResponse { containers: wanted.map(Into::into).collect() })
     }
 
-    async fn container_status(&self, request: ContainerStatusRequest) -> Result<ContainerStatusResponse, Error> {
+    async fn container_status(
+        &self,
+        request: ContainerStatusRequest,
+    ) -> Result<ContainerStatusResponse, Error> {
         let id = &request.container_id;
         let entry = self.entry(id).ok_or_else(|| no_container(id))?;
         let record = entry.record();

@@ -6,7 +6,8 @@ use cri::{ContainerAttributes, ContainerMetadata, ContainerStats, CpuUsage, Memo
 impl Runtime {
     pub(crate) fn figures(&self, entry: &Entry) -> ContainerStats {
         let record = entry.record();
-        let used = entry.handle().filter(|_| record.exit.is_none()).map(|handle| handle.stats()).unwrap_or_default();
+        let used =
+            entry.handle().filter(|_| record.exit.is_none()).map(|handle| handle.stats()).unwrap_or_default();
         let value = |value| Some(UInt64Value { value });
         let timestamp = self.now();
         ContainerStats {

@@ -49,7 +49,8 @@ impl Runtime {
                     drop(_busy);
                     return Box::pin(self.end(entry, grace)).await;
                 }
-                let (reason, message) = ("Error".to_string(), "it was stopped before it was started".to_string());
+                let (reason, message) =
+                    ("Error".to_string(), "it was stopped before it was started".to_string());
                 self.finish(entry, ExitRecord { code: 137, reason, message, finished_at: self.now() }).await;
             }
         }

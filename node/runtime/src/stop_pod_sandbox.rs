@@ -23,7 +23,10 @@ impl Runtime {
                 self.inner.config.network.release(id).await.map_err(from_network)?;
             }
             record.attachment = None;
-            self.inner.sandboxes.save(id, &record, Survive::Process).map_err(from_disk("saving the sandbox"))?;
+            self.inner
+                .sandboxes
+                .save(id, &record, Survive::Process)
+                .map_err(from_disk("saving the sandbox"))?;
             if let Some(sandbox) = self.inner.state.lock().sandboxes.get_mut(id) {
                 sandbox.attachment = None;
             }

@@ -10,7 +10,7 @@ use shim::fake::{FakeShim, Run, Script};
 use shim::{ContainerSpec, ImageContent, ImageKind, Stream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -30,12 +30,20 @@ fn script_of(spec: &ContainerSpec) -> Script {
         },
         b"echoes" => Script { run: Run::Echo, ..Script::default() },
         b"stubborn" => Script { stop_takes: None, ..Script::default() },
-        b"broken" => Script { create_error: Some("an import nobody provides: env::magic".into()), ..Script::default() },
+        b"broken" => {
+            Script { create_error: Some("an import nobody provides: env::magic".into()), ..Script::default() }
+        }
         b"startless" => Script { start_error: Some("address in use".into()), ..Script::default() },
         b"slow" => Script { create_takes: Duration::from_millis(200), ..Script::default() },
         b"survives" => Script { survives: true, ..Script::default() },
         _ => Script::default(),
     }
+}
+
+/// A clock on which every look is a millisecond later than the one before.
+fn clock() -> SystemTime {
+    static LOOKS: AtomicU64 = AtomicU64::new(0);
+    SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + LOOKS.fetch_add(1, Ordering::Relaxed))
 }
 
 struct Bench {
@@ -51,9 +59,11 @@ fn config(directory: &tempfile::TempDir, shim: &FakeShim) -> Config {
         directory.path().join("runtime"),
         vec![Arc::new(shim.clone())],
         network,
-        Arc::new(std::time::SystemTime::now),
+        Arc::new(clock),
         // Unique also after a restart.
-        Arc::new(move || (u64::from(std::process::id()) << 32) ^ rand_like(counter.fetch_add(1, Ordering::Relaxed))),
+        Arc::new(move || {
+            (u64::from(std::process::id()) << 32) ^ rand_like(counter.fetch_add(1, Ordering::Relaxed))
+        }),
     )
 }
 
@@ -65,8 +75,7 @@ fn rand_like(n: u64) -> u64 {
 impl Bench {
     async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let shim =
-            FakeShim::with_clock("wasmtime", ImageKind::Wasm, script_of, std::time::SystemTime::now);
+        let shim = FakeShim::with_clock("wasmtime", ImageKind::Wasm, script_of, clock);
         let runtime = Runtime::open(config(&directory, &shim)).await.unwrap();
         Self { directory, shim, runtime }
     }
@@ -207,7 +216,12 @@ async fn the_shim_is_told_what_pod_and_image_say() {
     let mut config = bench.config("forever").await;
     config.args = vec!["a".into()];
     config.envs = vec![KeyValue { key: "K".into(), value: b"v".to_vec() }];
-    config.mounts = vec![Mount { host_path: "/tmp".into(), container_path: "/data".into(), readonly: true, ..Default::default() }];
+    config.mounts = vec![Mount {
+        host_path: "/tmp".into(),
+        container_path: "/data".into(),
+        readonly: true,
+        ..Default::default()
+    }];
     config.annotations = [("dhow.dev/ports".to_string(), "9090".to_string())].into();
     config.linux = Some(LinuxContainerConfig {
         resources: Some(LinuxContainerResources { memory_limit_in_bytes: 1 << 20, ..Default::default() }),
@@ -248,7 +262,10 @@ async fn after_a_restart_containers_of_the_process_have_ended_and_sandboxes_keep
         let bench = bench.restart(kill).await;
         assert_eq!(list(&bench).await, before);
         let status = bench.status(&id).await;
-        assert_eq!((status.state(), status.exit_code, status.reason.as_str()), (ContainerState::Exited, 255, "Unknown"));
+        assert_eq!(
+            (status.state(), status.exit_code, status.reason.as_str()),
+            (ContainerState::Exited, 255, "Unknown")
+        );
         assert_eq!(bench.status(&ended).await.exit_code, 3, "how it ended is remembered");
         let fresh = bench.sandbox("fresh").await;
         let request = PodSandboxStatusRequest { pod_sandbox_id: fresh, verbose: false };
