@@ -8,6 +8,7 @@
 //! ```
 //! Invariant: a uid is in the list from before its finalizer goes until its counter has risen; so each ended
 //! pod is in exactly one of: finalizer and not listed, listed, counted.
+use super::failure_policy::{Verdict, judge};
 use super::indexes;
 use crate::pod;
 use client::k8s_openapi::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
@@ -84,8 +85,10 @@ pub(crate) fn is_indexed(job: &Job) -> bool {
 
 /// Whether a pod counts as failed: ended so, or being deleted before it ended.
 pub(crate) fn has_failed(job: &Job, p: &Pod) -> bool {
-    let only_failed =
-        job.spec.as_ref().is_some_and(|s| s.pod_replacement_policy.as_deref() == Some("Failed"));
+    // Judged by its exit codes, or replaced only then: a pod that is being deleted has to end first.
+    let only_failed = job.spec.as_ref().is_some_and(|s| {
+        s.pod_replacement_policy.as_deref() == Some("Failed") || s.pod_failure_policy.is_some()
+    });
     pod::phase(p) == "Failed" || (!only_failed && pod::is_terminating(p) && pod::phase(p) != "Succeeded")
 }
 
@@ -121,6 +124,8 @@ pub(crate) fn compute_account(job: &Job, pods: &[&Pod]) -> Account {
                 (Some(_), _) => a.release.push(name),
                 (None, _) => enlist(&mut a.uncounted_succeeded, uid, name, room, &mut a.release),
             }
+        } else if has_failed(job, p) && judge(job, p) == Verdict::Ignore {
+            a.release.push(name);
         } else if has_failed(job, p) {
             enlist(&mut a.uncounted_failed, uid, name, room, &mut a.release);
         }

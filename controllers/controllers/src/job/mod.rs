@@ -2,6 +2,7 @@
 //!
 //! Invariant: see [`account`]: no ended pod is counted twice or forgotten, whenever this process dies.
 mod account;
+mod failure_policy;
 mod indexes;
 mod plan;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!        └───► FailureTarget ──────► pods gone, all counted ─► Failed ───► ttl ─► deleted
 //! ```
 use super::account::{self, Account, compute_account};
+use super::failure_policy::{Verdict, judge};
 use crate::pod;
 use client::k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use client::k8s_openapi::api::core::v1::Pod;
@@ -197,6 +198,15 @@ fn set_suspended(conditions: &mut Vec<JobCondition>, suspended: bool, now: Times
 /// Whether and how the Job ends now.
 fn decide(world: &World<'_>, spec: &JobSpec, account: &Account, active: usize) -> Option<JobCondition> {
     let now = world.now;
+    // Only pods that are still to be counted are judged: an old failure was judged when it happened.
+    let uncounted = world.pods.iter().filter(|p| account::is_tracked(p));
+    let fatal = uncounted.map(|p| judge(world.job, p)).find_map(|v| match v {
+        Verdict::FailJob(why) => Some(why),
+        Verdict::Count | Verdict::Ignore => None,
+    });
+    if let Some(why) = fatal {
+        return Some(condition("FailureTarget", "True", "PodFailurePolicy", &why, now));
+    }
     let limit = spec.backoff_limit.unwrap_or(6);
     let on_failure =
         spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) == Some("OnFailure");
@@ -261,11 +271,12 @@ fn plan_pods(world: &World<'_>, spec: &JobSpec, account: &Account, active: &[&Po
         return;
     }
     // With podReplacementPolicy Failed a terminating pod is not replaced before it has ended.
-    let ending = if spec.pod_replacement_policy.as_deref() == Some("Failed") {
-        world.pods.iter().filter(|p| pod::is_terminating(p) && !pod::is_terminal(p)).count()
-    } else {
-        0
-    };
+    let ending =
+        if spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some() {
+            world.pods.iter().filter(|p| pod::is_terminating(p) && !pod::is_terminal(p)).count()
+        } else {
+            0
+        };
     let missing = (want - active.len()).saturating_sub(ending).min(BURST);
     if missing == 0 {
         return;
@@ -289,12 +300,12 @@ fn plan_pods(world: &World<'_>, spec: &JobSpec, account: &Account, active: &[&Po
 /// How long to wait after the failures since the last success. Read from the pods themselves, so that it
 /// outlives this process.
 fn backoff_left(world: &World<'_>) -> Option<Duration> {
+    let counts = |job: &Job, p: &Pod| account::has_failed(job, p) && judge(job, p) != Verdict::Ignore;
     let ended = |want: fn(&Job, &Pod) -> bool| {
         world.pods.iter().filter(move |p| want(world.job, p)).filter_map(|p| ended_at(p))
     };
     let last_success = ended(|_, p| pod::phase(p) == "Succeeded").max();
-    let failures: Vec<Timestamp> =
-        ended(account::has_failed).filter(|t| last_success.is_none_or(|s| *t > s)).collect();
+    let failures: Vec<Timestamp> = ended(counts).filter(|t| last_success.is_none_or(|s| *t > s)).collect();
     let last = failures.iter().max()?;
     let exponent = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(16);
     let wait = BACKOFF.checked_mul(1 << exponent).map_or(MAX_BACKOFF, |w| w.min(MAX_BACKOFF));

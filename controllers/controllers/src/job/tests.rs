@@ -137,6 +137,13 @@ impl Sim {
         (0..self.pods.len()).filter(|i| runs(&self.pods[*i])).collect()
     }
 
+    fn end_with(&mut self, i: usize, code: i32) {
+        self.end(i, "Failed");
+        let statuses = self.pods[i].status.as_mut().unwrap().container_statuses.as_mut().unwrap();
+        statuses[0].name = "c".into();
+        statuses[0].state.as_mut().unwrap().terminated.as_mut().unwrap().exit_code = code;
+    }
+
     fn end_all(&mut self, phase: &str) {
         for i in self.running() {
             self.end(i, phase);
@@ -257,6 +264,52 @@ fn a_job_over_its_deadline_ends_its_pods_and_fails() {
     sim.until_finished();
     assert_eq!(sim.conditions()[1], pair("Failed", "DeadlineExceeded"));
     assert_eq!(sim.counts(), (0, 0, 1));
+}
+
+fn policy(rules: serde_json::Value) -> JobSpec {
+    let mut s = spec(Some(1), 1);
+    s.pod_failure_policy = Some(serde_json::from_value(serde_json::json!({ "rules": rules })).unwrap());
+    s
+}
+
+#[test]
+fn an_exit_code_may_fail_the_job_at_once() {
+    let rules = serde_json::json!([
+        { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] },
+        { "action": "FailJob", "onExitCodes": { "containerName": "c", "operator": "In", "values": [42] } },
+    ]);
+    let mut sim = Sim::new(policy(rules));
+    sim.step();
+    sim.end_with(0, 1);
+    sim.step();
+    assert!(sim.conditions().is_empty(), "another code counts towards the limit");
+    sim.later(700);
+    sim.step();
+    let i = sim.running()[0];
+    sim.end_with(i, 42);
+    sim.until_finished();
+    assert_eq!(sim.conditions()[1], pair("Failed", "PodFailurePolicy"));
+    let all = sim.job.status.as_ref().unwrap().conditions.clone().unwrap();
+    let text = all[0].message.clone().unwrap();
+    assert!(text.contains("failed with exit code 42 matching FailJob rule at index 1"), "{text}");
+}
+
+#[test]
+fn an_ignored_failure_counts_for_nothing_and_is_replaced_at_once() {
+    let rules = serde_json::json!([
+        { "action": "Ignore", "onExitCodes": { "operator": "NotIn", "values": [1, 2] } },
+    ]);
+    let mut sim = Sim::new(policy(rules));
+    for _ in 0..5 {
+        sim.step();
+        let i = sim.running()[0];
+        sim.end_with(i, 7);
+        sim.step();
+    }
+    assert_eq!(sim.counts(), (1, 0, 0));
+    sim.end_all("Succeeded");
+    sim.until_finished();
+    assert_eq!(sim.counts(), (0, 1, 0));
 }
 
 #[test]
