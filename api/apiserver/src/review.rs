@@ -42,7 +42,7 @@ pub(crate) async fn answer(
     body: RequestBody,
 ) -> Result<Answer, Status> {
     let format = decode::Format::of(headers)?;
-    let (mut object, _) = decode::parse(&decode::read(body).await?, format)?;
+    let (mut object, _) = decode::parse(&decode::read(body, headers).await?, format)?;
     object["status"] = match review {
         Review::Access => access(user, &object)?,
         Review::Rules => rules(user),

@@ -251,3 +251,17 @@ async fn a_client_that_never_finishes_its_request_is_cut_off() {
     assert!(read.is_err() || !String::from_utf8_lossy(&rest).contains(" 200 "));
     assert_eq!(r.get("/healthz").await.0, 200, "others are served as before");
 }
+
+#[tokio::test]
+async fn a_body_of_a_hundred_megabytes_gets_a_status_and_not_a_broken_connection() {
+    let r = Running::new(|_| {}).await;
+    for h2 in [true, false] {
+        let post = Request::post("/").header("content-type", "application/json");
+        let uri = format!("https://{}/api/v1/namespaces/default/configmaps", r.address);
+        let body = Full::new(Bytes::from(vec![b' '; 100_000_000]));
+        let answer = r.client(Some(&r.admin), h2).request(post.uri(uri).body(body).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 413);
+        let status = answer.into_body().collect().await.unwrap().to_bytes();
+        assert!(String::from_utf8_lossy(&status).contains("RequestEntityTooLarge"));
+    }
+}

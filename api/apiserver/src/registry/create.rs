@@ -29,7 +29,7 @@ pub(crate) async fn create(request: &Request<'_>, body: RequestBody) -> Result<A
     let fields = request.query.field_validation()?;
     request.query.check_field_manager()?;
     let format = decode::Format::of(request.headers)?;
-    let bytes = decode::read(body).await?;
+    let bytes = decode::read(body, request.headers).await?;
     let (object, duplicates) = decode::parse(&bytes, format)?;
     let checked = decode::check(row, &row.api_version(), row.kind, row.schema, object, &duplicates, fields)?;
     let mut object = checked.object;

@@ -121,7 +121,7 @@ pub(crate) async fn delete_object(
 
 /// DeleteOptions from the body, or from the query when there is no body.
 async fn read_options(request: &Request<'_>, body: RequestBody) -> Result<DeleteOptions, Status> {
-    let bytes = decode::read(body).await?;
+    let bytes = decode::read(body, request.headers).await?;
     if bytes.is_empty() {
         let query = request.query;
         return Ok(DeleteOptions {

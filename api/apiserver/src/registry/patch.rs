@@ -46,7 +46,7 @@ pub(crate) struct Patch {
 impl Patch {
     pub(crate) async fn read(request: &Request<'_>, body: RequestBody) -> Result<Self, Status> {
         let kind = Kind::of(request.headers)?;
-        let bytes = decode::read(body).await?;
+        let bytes = decode::read(body, request.headers).await?;
         let (body, duplicates) = crate::json::parse(&bytes)
             .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
         let fits = if kind == Kind::Json { body.is_array() } else { body.is_object() };

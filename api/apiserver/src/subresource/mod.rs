@@ -17,7 +17,7 @@ use serde_json::Value;
 async fn read_posted(request: &Request<'_>, body: RequestBody, kind: &str) -> Result<Value, Status> {
     request.query.check_field_manager()?;
     let format = decode::Format::of(request.headers)?;
-    let bytes = decode::read(body).await?;
+    let bytes = decode::read(body, request.headers).await?;
     let (object, _) = decode::parse(&bytes, format)?;
     match object.get("kind").and_then(Value::as_str) {
         None | Some("") => {}

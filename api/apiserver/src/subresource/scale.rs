@@ -29,7 +29,7 @@ pub(crate) async fn update(request: &Request<'_>, body: RequestBody) -> Result<A
     let dry_run = request.query.dry_run()?;
     let fields = request.query.field_validation()?;
     let format = decode::Format::of(request.headers)?;
-    let bytes = decode::read(body).await?;
+    let bytes = decode::read(body, request.headers).await?;
     let (given, duplicates) = decode::parse(&bytes, format)?;
     let checked = decode::check(request.row, API_VERSION, KIND, SCHEMA, given, &duplicates, fields)?;
     let scale = checked.object;
