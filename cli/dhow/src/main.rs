@@ -62,6 +62,11 @@ enum Command {
     KubeProxy(components::kube_proxy::Args),
     Runtime(components::runtime::Args),
     #[command(hide = true, disable_help_flag = true)]
+    InternalWasmCompile {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+    #[command(hide = true, disable_help_flag = true)]
     InternalShimMonitor {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<std::ffi::OsString>,
@@ -70,9 +75,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // The monitor forks: it must not run inside a runtime with threads.
-    if let Command::InternalShimMonitor { args } = cli.command {
-        return shim_oci::monitor_main(args);
+    // These fork or limit themselves: they must not run inside a runtime with threads.
+    match cli.command {
+        Command::InternalShimMonitor { args } => return shim_oci::monitor_main(args),
+        Command::InternalWasmCompile { args } => return shim_wasmtime::compile_main(args),
+        _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -129,7 +136,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kubelet(args) => components::kubelet::run(cluster, args).await?,
         Command::KubeProxy(args) => components::kube_proxy::run(cluster, args).await?,
         Command::Runtime(args) => components::runtime::run(args).await?,
-        Command::InternalShimMonitor { .. } => return Ok(ExitCode::FAILURE),
+        Command::InternalShimMonitor { .. } | Command::InternalWasmCompile { .. } => return Ok(ExitCode::FAILURE),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -121,7 +121,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<ExitCode> {
     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let outcome = tokio::select! {
         outcome = follow(&connection, &name, args.interactive) => outcome,
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+        signal = crate::ambient::stop_signal() => Ok(ExitCode::from(128 + u8::try_from(signal? as i32).unwrap_or(0))),
     };
     let removed = delete::one(&connection, &pods(), &connection.namespace, &name, Some(0), "background").await;
     match (outcome, removed) {
@@ -155,11 +155,10 @@ async fn follow(connection: &Connection, name: &str, interactive: bool) -> Resul
         let pod: Value = connection.client.request(get(connection, name)?).await.map_err(explain)?;
         let ended = &container(&pod)["state"]["terminated"];
         if let Some(code) = ended["exitCode"].as_i64() {
-            if let Some(message) = ended["message"].as_str().filter(|m| !m.is_empty() && code != 0) {
-                eprintln!("{}", message.trim_end());
-            }
+            // Other endings have said why in the log.
             if ended["reason"] == "OOMKilled" {
-                eprintln!("the program was ended because it wanted more memory than its limit");
+                let message = ended["message"].as_str().filter(|m| !m.is_empty());
+                eprintln!("{}", message.unwrap_or("the program wanted more memory than its limit").trim_end());
             }
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)));
         }

@@ -2,6 +2,7 @@
 use crate::ambient;
 use crate::client_commands::push::roots;
 use anyhow::{Context, Result};
+use apiserver::Cidr;
 use cri::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService, StopContainerRequest,
 };
@@ -11,6 +12,7 @@ use runtime::Runtime;
 use shim::Shim;
 use shim_oci::OciShim;
 use shim_wasmtime::WasmtimeShim;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -43,6 +45,9 @@ pub(crate) struct Flags {
     /// The range of pod addresses
     #[arg(long, value_name = "CIDR", default_value = "127.42.0.0/16")]
     pod_cidr: String,
+    /// The range of ClusterIPs
+    #[arg(long, value_name = "CIDR", default_value = "127.96.0.0/16")]
+    pub(crate) service_cluster_ip_range: Cidr,
     /// A registry to be asked by plain HTTP (those on this machine always are); may be given again
     #[arg(long, value_name = "HOST[:PORT]")]
     plain_http_registry: Vec<String>,
@@ -59,6 +64,8 @@ impl Flags {
             self.oci_runtime.clone(),
             "--pod-cidr".to_owned(),
             self.pod_cidr.clone(),
+            "--service-cluster-ip-range".to_owned(),
+            self.service_cluster_ip_range.to_string(),
         ];
         for registry in &self.plain_http_registry {
             words.extend(["--plain-http-registry".to_owned(), registry.clone()]);
@@ -69,6 +76,15 @@ impl Flags {
         }
         Ok(words)
     }
+}
+
+/// Those of `cidrs` that lie in 127.0.0.0/8, as address and number of bits.
+fn loopback_ranges(cidrs: &[&str]) -> Vec<(Ipv4Addr, u8)> {
+    let parse = |cidr: &&str| {
+        let (address, bits) = cidr.split_once('/')?;
+        Some((address.parse::<Ipv4Addr>().ok()?, bits.parse().ok()?))
+    };
+    cidrs.iter().filter_map(parse).filter(|(address, bits)| address.is_loopback() && *bits >= 8).collect()
 }
 
 /// Where the OCI runtime keeps its state: below `/run`, which a reboot empties as it ends the containers, under a name
@@ -93,14 +109,13 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Arc::new(move || ambient.now().into())
     };
     let random = ambient::real();
-    let wasm = WasmtimeShim::new(
-        shim_wasmtime::Config::new(args.root_dir.join("compiled"), now.clone()),
-        shutdown.clone(),
-    );
-    let monitor = vec![
-        std::env::current_exe().context("finding this program")?.into_os_string(),
-        "internal-shim-monitor".into(),
-    ];
+    let program = std::env::current_exe().context("finding this program")?.into_os_string();
+    let mut wasm = shim_wasmtime::Config::new(args.root_dir.join("compiled"), now.clone());
+    // Compiling a hostile module must not take this process with it.
+    wasm.compiler = vec![program.clone(), "internal-wasm-compile".into()];
+    wasm.reachable_loopback = loopback_ranges(&[&args.flags.pod_cidr, &args.flags.service_cluster_ip_range.to_string()]);
+    let wasm = WasmtimeShim::new(wasm, shutdown.clone());
+    let monitor = vec![program, "internal-shim-monitor".into()];
     let linux = OciShim::new(
         shim_oci::Config {
             runtime: args.flags.oci_runtime.clone(),

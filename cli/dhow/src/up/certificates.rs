@@ -20,7 +20,7 @@ impl Certificates {
     pub(super) fn ensure(layout: &Layout, node_name: &str, args: &Args, now: jiff::Timestamp) -> Result<Self> {
         let dir = layout.pki();
         let authority = pki::ensure_authority(&dir, "ca", "dhow", now)?;
-        let service = args.service_cluster_ip_range.address(0);
+        let service = args.runtime.service_cluster_ip_range.address(0);
         let mut names: Vec<String> =
             ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "127.0.0.1", "::1"]
                 .map(str::to_owned)

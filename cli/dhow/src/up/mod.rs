@@ -7,13 +7,14 @@ use crate::components::{hostname, runtime::Flags};
 use crate::connect::Cluster;
 use crate::dirs::{self, Layout};
 use anyhow::{Context, Result, bail};
-use apiserver::{ApiServer, Cidr, UserInfo};
+use apiserver::{ApiServer, UserInfo};
 use certificates::Certificates;
 use client::k8s_openapi::api::core::v1::Node;
 use client::{Client, Informers};
 use runtime_process::RuntimeProcess;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,9 +52,6 @@ pub(crate) struct Args {
     /// Pods this node takes
     #[arg(long, default_value_t = 110)]
     max_pods: u32,
-    /// The range of ClusterIPs
-    #[arg(long, default_value = "127.96.0.0/16", value_name = "CIDR")]
-    service_cluster_ip_range: Cidr,
     #[command(flatten)]
     runtime: Flags,
 }
@@ -81,7 +79,12 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("{} is not a path", dir.display()))?,
         None => dirs::default_data_dir()?,
     });
-    std::fs::create_dir_all(layout.root()).with_context(|| format!("making {}", layout.root().display()))?;
+    // Secrets and keys lie in it: nobody else may look.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(layout.root())
+        .with_context(|| format!("making {}", layout.root().display()))?;
     // The store first: its lock says whether this directory is somebody else's cluster.
     let store = RedbStore::open(&layout.state(), ambient::store_clock(), Retention::default())?;
     let api_listener = listen(args.bind_address, args.port, "--port").await?;
@@ -102,7 +105,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let mut parts = Parts::default();
     let server = ApiServer::new(apiserver::Config {
         kubelet_client: Some(pki::client_config(&certificates.authority_pem, Some(&certificates.kubelet_client))?),
-        service_cidr: args.service_cluster_ip_range,
+        service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
     });
