@@ -161,4 +161,51 @@ async fn a_registry_with_tls_and_a_password_is_used_as_it_wants() {
     assert!(matches!(record.kind, Kind::Wasm { .. }));
 }
 
+#[tokio::test]
+async fn a_linux_image_of_other_peoples_tools_is_unpacked() {
+    let tools = ["/usr/bin/umoci", "/usr/bin/skopeo", "/usr/bin/busybox"];
+    if !installed() || !tools.iter().all(|tool| Path::new(tool).exists()) || !nix::unistd::geteuid().is_root()
+    {
+        eprintln!("not tested with a Linux image: that needs root, umoci, skopeo and busybox");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_string();
+    let layout = path("layout");
+    let image = format!("{layout}:v1");
+    let bundle = |name: &str| std::path::PathBuf::from(path(name)).join("rootfs");
+    run("umoci", &["init", "--layout", &layout]).await;
+    run("umoci", &["new", "--image", &image]).await;
+    // Two layers: the second removes a file of the first.
+    run("umoci", &["unpack", "--image", &image, &path("one")]).await;
+    std::fs::create_dir_all(bundle("one").join("bin")).unwrap();
+    std::fs::copy("/usr/bin/busybox", bundle("one").join("bin/busybox")).unwrap();
+    std::os::unix::fs::symlink("busybox", bundle("one").join("bin/sh")).unwrap();
+    std::fs::write(bundle("one").join("gone"), "soon").unwrap();
+    run("umoci", &["repack", "--image", &image, &path("one")]).await;
+    run("umoci", &["unpack", "--image", &image, &path("two")]).await;
+    std::fs::remove_file(bundle("two").join("gone")).unwrap();
+    std::fs::write(bundle("two").join("bin/new"), "new").unwrap();
+    run("umoci", &["repack", "--image", &image, &path("two")]).await;
+    run("umoci", &["config", "--image", &image, "--config.entrypoint", "/bin/sh", "--config.env", "A=b"])
+        .await;
+    let registry = Registry::start(directory.path(), "").await;
+    let reference = format!("{}/busybox:v1", registry.address);
+    let (from, to) = (format!("oci:{image}"), format!("docker://{reference}"));
+    run("skopeo", &["copy", "--insecure-policy", "--dest-tls-verify=false", &from, &to]).await;
+
+    let images = Images::open(Config::new(directory.path().join("images"))).unwrap();
+    let record = images.pull(&reference, &PullOptions::default()).await.unwrap();
+    assert_eq!(record.config.entrypoint, ["/bin/sh"]);
+    assert!(record.config.env.contains(&"A=b".to_string()));
+    let Content::Linux { layers } = images.content(&record).await.unwrap() else { panic!("{record:?}") };
+    let busybox = std::fs::read("/usr/bin/busybox").unwrap();
+    assert!(layers.iter().any(|layer| std::fs::read(layer.join("bin/busybox")).is_ok_and(|f| f == busybox)));
+    let top = layers.last().unwrap();
+    assert_eq!(std::fs::read_to_string(top.join("bin/new")).unwrap(), "new");
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let gone = std::fs::symlink_metadata(top.join("gone")).unwrap();
+    assert!(gone.file_type().is_char_device() && gone.rdev() == 0, "a whiteout");
+}
+
 const HTPASSWD: &str = "me:$2y$04$abcdefghijklmnopqrstuuFmEfrkTQnczNzw475xE2VhDrK1uwJiC\n";
