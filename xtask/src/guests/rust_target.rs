@@ -44,14 +44,15 @@ pub(super) fn core_module(root: &Path, source: &Path, name: &str) -> Result<Vec<
 }
 
 /// Makes a component of a core module that was built against WASI p1 and carries its world in a custom section.
+/// The adapter for reactors: that for proxies would leave the program without its environment.
 pub(super) fn componentize(core: &[u8]) -> Result<Vec<u8>> {
     use wasi_preview1_component_adapter_provider::{
-        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER,
+        WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER,
     };
     wit_component::ComponentEncoder::default()
         .validate(true)
         .module(core)?
-        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_PROXY_ADAPTER)?
+        .adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?
         .encode()
 }
 
