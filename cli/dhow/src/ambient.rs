@@ -16,8 +16,7 @@ pub(crate) fn store_clock() -> store::Clock {
 /// Sets up logging to standard error: `DHOW_LOG` filters it (`info`, `kubelet=debug`, …).
 pub(crate) fn log(default: &str) {
     use std::io::IsTerminal;
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("DHOW_LOG").unwrap_or_else(|_| default.into());
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DHOW_LOG").unwrap_or_else(|_| default.into());
     // A second call, or one after a test's own set-up, changes nothing.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

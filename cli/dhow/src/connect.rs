@@ -1,7 +1,9 @@
 //! Which cluster a command talks to.
 use anyhow::{Context, Result};
 use client::Client;
-use client::kube::config::Kubeconfig;
+use client::kube::config::{KubeConfigOptions, Kubeconfig};
+use client::kube::{Config, client::ConfigExt};
+use http_body_util::{BodyExt, Limited};
 use std::path::PathBuf;
 
 /// Flags of every command that talks to a cluster.
@@ -22,6 +24,31 @@ pub(crate) struct Cluster {
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) namespace: String,
+    config: Config,
+}
+
+impl Connection {
+    /// Posts a body that is read while it is sent. kube's own client takes only bodies that are there as a whole.
+    pub(crate) async fn post_stream<B>(&self, path: &str, body: B) -> Result<()>
+    where
+        B: hyper::body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connector = self.config.rustls_https_connector()?;
+        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+            .build(connector);
+        let base = self.config.cluster_url.to_string();
+        let request = http::Request::post(format!("{}{path}", base.trim_end_matches('/'))).body(body)?;
+        let response = client.request(request).await?;
+        let code = response.status();
+        if code.is_success() {
+            return Ok(());
+        }
+        let text = Limited::new(response.into_body(), 64 << 10).collect().await;
+        let text = text.map(|t| t.to_bytes()).unwrap_or_default();
+        let status: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        anyhow::bail!("{}", status["message"].as_str().unwrap_or(code.as_str()))
+    }
 }
 
 impl Cluster {
@@ -51,10 +78,11 @@ impl Cluster {
             .find(|c| Some(&c.name) == self.context.as_ref().or(kubeconfig.current_context.as_ref()))
             .and_then(|c| c.context.as_ref()?.namespace.clone());
         let namespace = self.namespace.clone().or(of_context).unwrap_or_else(|| "default".to_owned());
-        let client = client::from_kubeconfig(kubeconfig, self.context.as_deref())
-            .await
-            .with_context(|| format!("no connection with {}", path.display()))?;
-        Ok(Connection { client, namespace })
+        let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let unusable = || format!("{} cannot be used as a kubeconfig", path.display());
+        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.with_context(unusable)?;
+        let client = Client::try_from(config.clone()).with_context(unusable)?;
+        Ok(Connection { client, namespace, config })
     }
 }
 

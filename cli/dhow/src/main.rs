@@ -136,7 +136,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Kubelet(args) => components::kubelet::run(cluster, args).await?,
         Command::KubeProxy(args) => components::kube_proxy::run(cluster, args).await?,
         Command::Runtime(args) => components::runtime::run(args).await?,
-        Command::InternalShimMonitor { .. } | Command::InternalWasmCompile { .. } => return Ok(ExitCode::FAILURE),
+        Command::InternalShimMonitor { .. } | Command::InternalWasmCompile { .. } => {
+            return Ok(ExitCode::FAILURE);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

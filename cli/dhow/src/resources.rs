@@ -56,7 +56,8 @@ impl Resource {
     }
 }
 
-const DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+const DISCOVERY: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 
 /// Everything the server has.
 pub(crate) struct Resources(Vec<Resource>);
@@ -77,7 +78,9 @@ impl Resources {
     pub(crate) fn find(&self, word: &str) -> Result<&Resource> {
         match self.0.iter().find(|r| r.answers_to(word)) {
             Some(resource) => Ok(resource),
-            None => bail!("the server doesn't have a resource type {word:?}; `dhow api-resources` lists what it has"),
+            None => bail!(
+                "the server doesn't have a resource type {word:?}; `dhow api-resources` lists what it has"
+            ),
         }
     }
 
@@ -135,7 +138,10 @@ fn read(document: &Value, into: &mut Vec<Resource>) {
 }
 
 /// A kind and names from words like `pod a b`, `pod/a pod/b`, `deploy`.
-pub(crate) fn targets<'a>(resources: &'a Resources, words: &[String]) -> Result<Vec<(&'a Resource, Option<String>)>> {
+pub(crate) fn targets<'a>(
+    resources: &'a Resources,
+    words: &[String],
+) -> Result<Vec<(&'a Resource, Option<String>)>> {
     let Some(first) = words.first() else { bail!("name a resource, for example `pods` or `pod/NAME`") };
     if words.iter().any(|w| w.contains('/')) {
         return words
@@ -177,7 +183,9 @@ mod tests {
     fn found(words: &[&str]) -> Vec<String> {
         let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
         match targets(&resources(), &words) {
-            Ok(found) => found.iter().map(|(r, n)| r.path(Some("a")) + "/" + n.as_deref().unwrap_or("*")).collect(),
+            Ok(found) => {
+                found.iter().map(|(r, n)| r.path(Some("a")) + "/" + n.as_deref().unwrap_or("*")).collect()
+            }
             Err(e) => vec![e.to_string()],
         }
     }

@@ -11,7 +11,8 @@ pub(crate) struct Args {}
 pub(crate) async fn run(cluster: &Cluster, _args: Args) -> Result<()> {
     let connection = cluster.connect().await?;
     let resources = Resources::discover(&connection).await?;
-    let mut rows = vec![["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["NAME", "SHORTNAMES", "APIVERSION", "NAMESPACED", "KIND"].map(str::to_owned).to_vec()];
     for r in resources.all() {
         rows.push(vec![
             r.plural.clone(),

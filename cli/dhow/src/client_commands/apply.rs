@@ -107,17 +107,19 @@ pub(crate) async fn apply(
     wanted["metadata"]["annotations"][LAST_APPLIED] = json!(said);
     let collection = resource.path(Some(&namespace));
     const MANAGER: &str = "fieldManager=dhow-apply&fieldValidation=Strict";
-    let live: Value = match connection.client.request(Request::get(format!("{collection}/{name}")).body(Vec::new())?).await {
-        Ok(live) => live,
-        Err(e) if client::is_not_found(&e) => {
-            let request = Request::post(format!("{collection}?{MANAGER}"))
-                .header(http::header::CONTENT_TYPE, "application/json")
-                .body(serde_json::to_vec(&wanted)?)?;
-            let _: Value = connection.client.request(request).await.map_err(explain)?;
-            return Ok((name, "created"));
-        }
-        Err(e) => return Err(explain(e)),
-    };
+    let live: Value =
+        match connection.client.request(Request::get(format!("{collection}/{name}")).body(Vec::new())?).await
+        {
+            Ok(live) => live,
+            Err(e) if client::is_not_found(&e) => {
+                let request = Request::post(format!("{collection}?{MANAGER}"))
+                    .header(http::header::CONTENT_TYPE, "application/json")
+                    .body(serde_json::to_vec(&wanted)?)?;
+                let _: Value = connection.client.request(request).await.map_err(explain)?;
+                return Ok((name, "created"));
+            }
+            Err(e) => return Err(explain(e)),
+        };
     let last = live["metadata"]["annotations"][LAST_APPLIED]
         .as_str()
         .and_then(|text| Value::deserialize(&mut serde_json::Deserializer::from_str(text)).ok())
@@ -128,8 +130,11 @@ pub(crate) async fn apply(
     if patch.as_object().is_none_or(serde_json::Map::is_empty) {
         return Ok((name, "unchanged"));
     }
-    let content_type =
-        if schema.is_some() { "application/strategic-merge-patch+json" } else { "application/merge-patch+json" };
+    let content_type = if schema.is_some() {
+        "application/strategic-merge-patch+json"
+    } else {
+        "application/merge-patch+json"
+    };
     let request = Request::patch(format!("{collection}/{name}?{MANAGER}"))
         .header(http::header::CONTENT_TYPE, content_type)
         .body(serde_json::to_vec(&patch)?)?;

@@ -76,7 +76,12 @@ pub(crate) async fn one(
 }
 
 /// Waits until an object is gone.
-pub(crate) async fn gone(connection: &Connection, resource: &Resource, namespace: &str, name: &str) -> Result<()> {
+pub(crate) async fn gone(
+    connection: &Connection,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<()> {
     let path = format!("{}/{name}", resource.path(Some(namespace)));
     let waiting = async {
         loop {
@@ -104,7 +109,11 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     for object in apply::read_files(&args.filename)? {
         let resource = resources.of(&object)?;
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(&connection.namespace);
-        doomed.push((resource, namespace.to_owned(), object["metadata"]["name"].as_str().unwrap_or_default().to_owned()));
+        doomed.push((
+            resource,
+            namespace.to_owned(),
+            object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
+        ));
     }
     if args.filename.is_empty() {
         for (resource, name) in targets(&resources, &args.what)? {
@@ -113,8 +122,11 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
                 None if args.all || args.selector.is_some() => {
                     let path = resource.path(Some(&connection.namespace))
                         + &query(&[("labelSelector", args.selector.as_deref())]);
-                    let list: Value =
-                        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+                    let list: Value = connection
+                        .client
+                        .request(Request::get(path).body(Vec::new())?)
+                        .await
+                        .map_err(explain)?;
                     for item in list["items"].as_array().into_iter().flatten() {
                         let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                         doomed.push((resource, connection.namespace.clone(), name));

@@ -45,13 +45,15 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     if let Some(replicas) = args.replicas {
         spec["replicas"] = json!(replicas);
     }
-    let existing = connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
+    let existing =
+        connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
     let request = match existing {
         Ok(_) => Request::patch(format!("{path}/{name}?fieldManager=dhow-deploy"))
             .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
             .body(serde_json::to_vec(&json!({ "spec": spec }))?)?,
         Err(e) if client::is_not_found(&e) => {
-            let mut function = serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
+            let mut function =
+                serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
             function["spec"] = spec;
             Request::post(format!("{path}?fieldManager=dhow-deploy"))
                 .header(http::header::CONTENT_TYPE, "application/json")
@@ -76,10 +78,17 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
 /// Waits until the controller says that the function is ready and the gateway carries a request to it. Its URL.
 async fn serving(connection: &Connection, path: &str, name: &str, generation: i64) -> Result<String> {
     loop {
-        let function: Value =
-            connection.client.request(Request::get(format!("{path}/{name}")).body(Vec::new())?).await.map_err(explain)?;
+        let function: Value = connection
+            .client
+            .request(Request::get(format!("{path}/{name}")).body(Vec::new())?)
+            .await
+            .map_err(explain)?;
         let status = &function["status"];
-        let ready = status["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let ready = status["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True");
         let observed = status["observedGeneration"].as_i64().unwrap_or(0) >= generation;
         if let (true, true, Some(url)) = (ready, observed, status["url"].as_str())
             && answers(url).await
@@ -97,7 +106,8 @@ async fn serving(connection: &Connection, path: &str, name: &str, generation: i6
 async fn failure(connection: &Connection, name: &str) -> Result<Option<String>> {
     let path = format!("/api/v1/namespaces/{}/pods", connection.namespace)
         + &query(&[("labelSelector", Some(&format!("dhow.dev/function={name}")))]);
-    let list: Value = connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let list: Value =
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let newest = list["items"]
         .as_array()
         .into_iter()
@@ -106,9 +116,17 @@ async fn failure(connection: &Connection, name: &str) -> Result<Option<String>> 
     let Some(pod) = newest else { return Ok(None) };
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     let reason = waiting["reason"].as_str().unwrap_or_default();
-    let hopeless =
-        ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
-    Ok(hopeless.contains(&reason).then(|| format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))))
+    let hopeless = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "CreateContainerError",
+        "RunContainerError",
+        "CrashLoopBackOff",
+    ];
+    Ok(hopeless
+        .contains(&reason)
+        .then(|| format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))))
 }
 
 /// Whether the gateway has a route and a pod for the URL. The host is `*.localhost`, so it is the gateway of this
@@ -132,7 +150,8 @@ async fn answers(url: &str) -> bool {
     let status = tokio::time::timeout(Duration::from_secs(5), ask).await.ok().flatten();
     // 502 and 503 are the gateway's own: no pod, or not yet. A function's own 404 means that it answers, the
     // gateway's that it has no route; both come without a body here, so a route is asked for once more by GET.
-    matches!(status, Some(code) if code != 502 && code != 503 && code != 404) || (status == Some(404) && routed(host, port).await)
+    matches!(status, Some(code) if code != 502 && code != 503 && code != 404)
+        || (status == Some(404) && routed(host, port).await)
 }
 
 /// Whether a 404 is the function's own.
@@ -140,7 +159,11 @@ async fn routed(host: &str, port: u16) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.context("connect")?;
-        stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        stream
+            .write_all(
+                format!("GET / HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await?;
         let mut text = Vec::new();
         stream.take(4096).read_to_end(&mut text).await?;
         anyhow::Ok(String::from_utf8_lossy(&text).contains("no function or service answers"))

@@ -64,7 +64,12 @@ fn describe(resource: &Resource, object: &Value) -> Result<String> {
         }
     }
     for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
-        text += &format!("{:<14}{}/{}\n", "Owner:", owner["kind"].as_str().unwrap_or_default(), owner["name"].as_str().unwrap_or_default());
+        text += &format!(
+            "{:<14}{}/{}\n",
+            "Owner:",
+            owner["kind"].as_str().unwrap_or_default(),
+            owner["name"].as_str().unwrap_or_default()
+        );
     }
     for section in object.as_object().into_iter().flatten() {
         let (name, value) = section;
@@ -84,11 +89,15 @@ fn describe(resource: &Resource, object: &Value) -> Result<String> {
 
 async fn events(connection: &Connection, object: &Value) -> Result<String> {
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
-    let path = "/api/v1/events".to_owned() + &query(&[("fieldSelector", Some(&format!("involvedObject.uid={uid}")))]);
-    let list: Value = connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
-    let mut rows = vec![["TYPE", "REASON", "COUNT", "LAST SEEN", "FROM", "MESSAGE"].map(str::to_owned).to_vec()];
+    let path = "/api/v1/events".to_owned()
+        + &query(&[("fieldSelector", Some(&format!("involvedObject.uid={uid}")))]);
+    let list: Value =
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let mut rows =
+        vec![["TYPE", "REASON", "COUNT", "LAST SEEN", "FROM", "MESSAGE"].map(str::to_owned).to_vec()];
     let mut events: Vec<&Value> = list["items"].as_array().into_iter().flatten().collect();
-    let time = |e: &Value| e["lastTimestamp"].as_str().or(e["eventTime"].as_str()).unwrap_or_default().to_owned();
+    let time =
+        |e: &Value| e["lastTimestamp"].as_str().or(e["eventTime"].as_str()).unwrap_or_default().to_owned();
     events.sort_by_key(|e| time(e));
     for event in events {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

@@ -28,7 +28,8 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
     let resources = Resources::discover(&connection).await?;
     let functions = resources.find("functions.dhow.dev")?;
     let path = functions.path((!args.all_namespaces).then_some(connection.namespace.as_str()));
-    let list: Value = connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let list: Value =
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let mut rows = vec![["NAME", "READY", "URL", "IMAGE"].map(str::to_owned).to_vec()];
     for f in list["items"].as_array().into_iter().flatten() {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();

@@ -44,7 +44,9 @@ pub(crate) fn query(parameters: &[(&str, Option<&str>)]) -> String {
             text.push('=');
             for byte in value.bytes() {
                 match byte {
-                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => text.push(byte as char),
+                    b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                        text.push(byte as char)
+                    }
                     other => text.push_str(&format!("%{other:02X}")),
                 }
             }
@@ -88,7 +90,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             if answer["rows"].as_array().is_none_or(Vec::is_empty) {
                 continue;
             }
-            let mut text = output::table(&answer, format == Format::Wide, args.all_namespaces && resource.namespaced)?;
+            let mut text =
+                output::table(&answer, format == Format::Wide, args.all_namespaces && resource.namespaced)?;
             if several && name.is_none() {
                 text = prefix_names(&text, resource, args.all_namespaces && resource.namespaced);
             }
@@ -109,13 +112,20 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     match format {
         Format::Table | Format::Wide => {
             if !printed {
-                let place = if args.all_namespaces { String::new() } else { format!(" in namespace {}", connection.namespace) };
+                let place = if args.all_namespaces {
+                    String::new()
+                } else {
+                    format!(" in namespace {}", connection.namespace)
+                };
                 eprintln!("No resources found{place}.");
             }
         }
         Format::Name => {
             for object in &objects {
-                println!("{}", resources.of(object)?.name_of(object["metadata"]["name"].as_str().unwrap_or_default()));
+                println!(
+                    "{}",
+                    resources.of(object)?.name_of(object["metadata"]["name"].as_str().unwrap_or_default())
+                );
             }
         }
         Format::Json | Format::Yaml => {
@@ -154,6 +164,9 @@ mod tests {
 
     #[test]
     fn parameters_are_escaped() {
-        assert_eq!(query(&[("a", None), ("b", Some("x=1,y in (a)")), ("c", Some("1"))]), "?b=x%3D1%2Cy%20in%20%28a%29&c=1");
+        assert_eq!(
+            query(&[("a", None), ("b", Some("x=1,y in (a)")), ("c", Some("1"))]),
+            "?b=x%3D1%2Cy%20in%20%28a%29&c=1"
+        );
     }
 }

@@ -21,8 +21,9 @@ pub(crate) fn source(word: &str) -> Result<Source> {
     if path.is_file() {
         return Ok(Source::File(path.to_owned()));
     }
-    let looks_like_a_file =
-        path.extension().is_some_and(|e| e == "wasm" || e == "wat") || word.starts_with('.') || word.starts_with('/');
+    let looks_like_a_file = path.extension().is_some_and(|e| e == "wasm" || e == "wat")
+        || word.starts_with('.')
+        || word.starts_with('/');
     if looks_like_a_file {
         bail!("there is no file {word}");
     }
@@ -62,15 +63,18 @@ pub(crate) async fn image(connection: &Connection, word: &str) -> Result<String>
         connection.client.request(Request::get("/api/v1/nodes").body(Vec::new())?).await.map_err(explain)?;
     let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
     let ready = |node: &&Value| {
-        node["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
     };
     let mut sent = 0;
     for node in nodes.iter().filter(ready) {
         let name = node["metadata"]["name"].as_str().unwrap_or_default();
         let path = format!("/api/v1/nodes/{name}/proxy/images/import?ref={reference}");
-        let request = Request::post(path)
-            .header(http::header::CONTENT_TYPE, "application/wasm")
-            .body(bytes.clone())?;
+        let request =
+            Request::post(path).header(http::header::CONTENT_TYPE, "application/wasm").body(bytes.clone())?;
         connection
             .client
             .request_text(request)

@@ -38,7 +38,8 @@ pub(crate) struct Args {
 /// Copies a pod's log to standard output. Returns when the log ends.
 pub(crate) async fn copy(connection: &Connection, pod: &str, parameters: &str) -> Result<()> {
     let path = format!("/api/v1/namespaces/{}/pods/{pod}/log{parameters}", connection.namespace);
-    let stream = connection.client.request_stream(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let stream =
+        connection.client.request_stream(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let mut stream = std::pin::pin!(stream);
     let mut out = std::io::stdout();
     let mut buffer = vec![0; 16 << 10];
@@ -97,7 +98,8 @@ async fn pods_of(connection: &Connection, kind: &str, name: &str) -> Result<Vec<
     }
     let path = format!("/api/v1/namespaces/{}/pods", connection.namespace)
         + &query(&[("labelSelector", Some(&selector.join(",")))]);
-    let list: Value = connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let list: Value =
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let pods: Vec<String> = list["items"]
         .as_array()
         .into_iter()

@@ -5,7 +5,12 @@ use serde_json::{Map, Value, json};
 
 /// A strategic merge patch. `last` is what the file said when it was applied last, `wanted` what it says now, `live`
 /// what the server holds. `schema` says how lists merge; without one, lists replace each other.
-pub(crate) fn three_way(last: &Value, wanted: &Value, live: &Value, schema: Option<&'static Schema>) -> Value {
+pub(crate) fn three_way(
+    last: &Value,
+    wanted: &Value,
+    live: &Value,
+    schema: Option<&'static Schema>,
+) -> Value {
     let mut patch = Map::new();
     let empty = Map::new();
     let fields = |v: &'_ Value| v.as_object().cloned().unwrap_or_default();

@@ -40,11 +40,19 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-async fn fetch(config: images::Config, text: &str, reference: &Reference, output: &PathBuf) -> Result<String> {
+async fn fetch(
+    config: images::Config,
+    text: &str,
+    reference: &Reference,
+    output: &PathBuf,
+) -> Result<String> {
     let images = Images::open(config)?;
     let (bar, progress) = progress_bar();
-    let options =
-        PullOptions { credential: credential(reference).await?, progress: Some(progress), ..PullOptions::default() };
+    let options = PullOptions {
+        credential: credential(reference).await?,
+        progress: Some(progress),
+        ..PullOptions::default()
+    };
     let record = images.pull(text, &options).await?;
     bar.finish_and_clear();
     match images.content(&record).await? {

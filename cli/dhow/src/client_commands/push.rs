@@ -1,6 +1,6 @@
 //! `dhow push`.
 use anyhow::{Context, Result};
-use images::{CredentialFile, Credential, PushOptions, Reference, RegistryConfig, RootCertificate};
+use images::{Credential, CredentialFile, PushOptions, Reference, RegistryConfig, RootCertificate};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,9 @@ pub(crate) struct RegistryFlags {
 pub(crate) fn roots(files: &[PathBuf]) -> Result<Vec<RootCertificate>> {
     files
         .iter()
-        .map(|file| std::fs::read(file).map(RootCertificate).with_context(|| format!("reading {}", file.display())))
+        .map(|file| {
+            std::fs::read(file).map(RootCertificate).with_context(|| format!("reading {}", file.display()))
+        })
         .collect()
 }
 
@@ -83,7 +85,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         ..PushOptions::default()
     };
     let pushed =
-        images::push_wasm(&args.registry.config(&reference)?, &args.reference, bytes.into(), &options).await?;
+        images::push_wasm(&args.registry.config(&reference)?, &args.reference, bytes.into(), &options)
+            .await?;
     bar.finish_and_clear();
     println!("pushed {}\n{}", pushed.reference, pushed.digest);
     Ok(())

@@ -80,7 +80,13 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     }
 }
 
-async fn patch(c: &Connection, resource: &Resource, name: &str, content_type: &str, body: &Value) -> Result<()> {
+async fn patch(
+    c: &Connection,
+    resource: &Resource,
+    name: &str,
+    content_type: &str,
+    body: &Value,
+) -> Result<()> {
     let request = Request::patch(format!("{}/{name}", resource.path(Some(&c.namespace))))
         .header(http::header::CONTENT_TYPE, content_type)
         .body(serde_json::to_vec(body)?)?;
@@ -105,9 +111,13 @@ fn remaining(deployment: &Value) -> Result<Option<String>> {
         bail!("deployment {name:?} exceeded its progress deadline; `dhow describe deploy {name}` says why");
     }
     let wanted = deployment["spec"]["replicas"].as_i64().unwrap_or(1);
-    let (updated, all, available) =
-        (number(&status["updatedReplicas"]), number(&status["replicas"]), number(&status["availableReplicas"]));
-    let waiting = |what: String| Ok(Some(format!("Waiting for deployment {name:?} rollout to finish: {what}...")));
+    let (updated, all, available) = (
+        number(&status["updatedReplicas"]),
+        number(&status["replicas"]),
+        number(&status["availableReplicas"]),
+    );
+    let waiting =
+        |what: String| Ok(Some(format!("Waiting for deployment {name:?} rollout to finish: {what}...")));
     if updated < wanted {
         return waiting(format!("{updated} out of {wanted} new replicas have been updated"));
     }
@@ -147,13 +157,18 @@ fn revision(set: &Value) -> u64 {
 async fn replica_sets(connection: &Connection, resource: &Resource, name: &str) -> Result<Vec<Value>> {
     let deployment = get::object(connection, resource, name).await?;
     let labels = deployment["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
-    let selector: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let selector: Vec<String> =
+        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
     let path = format!("/apis/apps/v1/namespaces/{}/replicasets", connection.namespace)
         + &query(&[("labelSelector", Some(&selector.join(",")))]);
-    let list: Value = connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
+    let list: Value =
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let uid = &deployment["metadata"]["uid"];
-    let owned = |set: &&Value| set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|o| o["uid"] == *uid);
-    let mut sets: Vec<Value> = list["items"].as_array().into_iter().flatten().filter(owned).cloned().collect();
+    let owned = |set: &&Value| {
+        set["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|o| o["uid"] == *uid)
+    };
+    let mut sets: Vec<Value> =
+        list["items"].as_array().into_iter().flatten().filter(owned).cloned().collect();
     sets.sort_by_key(revision);
     Ok(sets)
 }
@@ -166,7 +181,9 @@ async fn undo(connection: &Connection, resource: &Resource, name: &str, to: Opti
     };
     let Some(chosen) = chosen else {
         match to {
-            Some(wanted) => bail!("there is no revision {wanted}; `dhow rollout history deploy/{name}` lists them"),
+            Some(wanted) => {
+                bail!("there is no revision {wanted}; `dhow rollout history deploy/{name}` lists them")
+            }
             None => bail!("no rollout history found for deployment {name:?}"),
         }
     };
@@ -187,9 +204,12 @@ mod tests {
     #[test]
     fn a_rollout_is_complete_only_when_every_new_replica_is_available() {
         let at = |status: Value| {
-            remaining(&json!({ "metadata": { "name": "d", "generation": 2 }, "spec": { "replicas": 2 }, "status": status }))
+            remaining(
+                &json!({ "metadata": { "name": "d", "generation": 2 }, "spec": { "replicas": 2 }, "status": status }),
+            )
         };
-        let done = json!({ "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
+        let done =
+            json!({ "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2 });
         assert_eq!(at(done.clone()).expect("no failure"), None);
         for (field, value, says) in [
             ("observedGeneration", 1, "spec update"),

@@ -3,12 +3,14 @@ use crate::client_commands::{delete, import, logs};
 use crate::connect::{Cluster, Connection, explain};
 use crate::resources::Resource;
 use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
 use http::Request;
+use http_body_util::StreamBody;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
 
 /// Run a program in the cluster to its end, with its output here
 ///
@@ -123,7 +125,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<ExitCode> {
         outcome = follow(&connection, &name, args.interactive) => outcome,
         signal = crate::ambient::stop_signal() => Ok(ExitCode::from(128 + u8::try_from(signal? as i32).unwrap_or(0))),
     };
-    let removed = delete::one(&connection, &pods(), &connection.namespace, &name, Some(0), "background").await;
+    let removed =
+        delete::one(&connection, &pods(), &connection.namespace, &name, Some(0), "background").await;
     match (outcome, removed) {
         (Ok(code), Ok(_)) => Ok(code),
         (Ok(_), Err(e)) | (Err(e), _) => Err(e),
@@ -158,7 +161,10 @@ async fn follow(connection: &Connection, name: &str, interactive: bool) -> Resul
             // Other endings have said why in the log.
             if ended["reason"] == "OOMKilled" {
                 let message = ended["message"].as_str().filter(|m| !m.is_empty());
-                eprintln!("{}", message.unwrap_or("the program wanted more memory than its limit").trim_end());
+                eprintln!(
+                    "{}",
+                    message.unwrap_or("the program wanted more memory than its limit").trim_end()
+                );
             }
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(255)));
         }
@@ -209,21 +215,11 @@ async fn started(connection: &Connection, name: &str) -> Result<Option<Value>> {
     }
 }
 
-/// Sends standard input to the container until it ends, a piece at a time: the node answers a piece when the program
-/// has taken it, so nothing piles up.
+/// Sends standard input to the container until it ends, as fast as the program takes it.
 async fn send_stdin(connection: &Connection, node: &str, pod: &str) -> Result<()> {
     let path = format!("/api/v1/nodes/{node}/proxy/stdin/{}/{pod}/main", connection.namespace);
-    let mut stdin = tokio::io::stdin();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let read = stdin.read(&mut buffer).await.context("reading standard input")?;
-        let end = if read == 0 { "?eof=true" } else { "" };
-        let request = Request::post(format!("{path}{end}")).body(buffer[..read].to_vec())?;
-        connection.client.request_text(request).await.map_err(explain)?;
-        if read == 0 {
-            return Ok(());
-        }
-    }
+    let frames = ReaderStream::new(tokio::io::stdin()).map_ok(hyper::body::Frame::data);
+    connection.post_stream(&path, StreamBody::new(frames)).await.context("sending standard input")
 }
 
 #[cfg(test)]

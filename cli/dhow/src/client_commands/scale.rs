@@ -24,7 +24,9 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let connection = cluster.connect().await?;
     let resources = Resources::discover(&connection).await?;
     for (resource, name) in targets(&resources, &args.what)? {
-        let Some(name) = name else { bail!("name what to scale, for example `dhow scale deploy/NAME --replicas 3`") };
+        let Some(name) = name else {
+            bail!("name what to scale, for example `dhow scale deploy/NAME --replicas 3`")
+        };
         let path = format!("{}/{name}/scale", resource.path(Some(&connection.namespace)));
         let request = Request::patch(path)
             .header(http::header::CONTENT_TYPE, "application/merge-patch+json")

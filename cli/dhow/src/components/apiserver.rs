@@ -77,7 +77,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         authenticators,
         kubelet_client,
         service_cidr: args.service_cluster_ip_range,
-        advertise_address: SocketAddr::new(args.advertise_address.unwrap_or(args.bind_address), args.secure_port),
+        advertise_address: SocketAddr::new(
+            args.advertise_address.unwrap_or(args.bind_address),
+            args.secure_port,
+        ),
         ..Config::new(store, ambient::real())
     });
     server.ensure_bootstrap().await?;

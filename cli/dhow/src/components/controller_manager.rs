@@ -23,7 +23,11 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         Some(path) => super::apiserver::read(path)?,
         None => String::new(),
     };
-    let config = controllers::Config { gateway_port: args.gateway_port, root_ca_pem, ..controllers::Config::default() };
+    let config = controllers::Config {
+        gateway_port: args.gateway_port,
+        root_ca_pem,
+        ..controllers::Config::default()
+    };
     super::until_signal(|shutdown| {
         let informers = Informers::new(client.clone(), shutdown.clone());
         controllers::run(config, client, informers, ambient::real(), shutdown)

@@ -44,8 +44,10 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     ambient::log("info");
     let client = cluster.connect().await?.client;
     let read = super::apiserver::read;
-    let own =
-        KeyedCertificate { certificate_pem: read(&args.tls_cert_file)?, key_pem: read(&args.tls_private_key_file)? };
+    let own = KeyedCertificate {
+        certificate_pem: read(&args.tls_cert_file)?,
+        key_pem: read(&args.tls_private_key_file)?,
+    };
     let tls = pki::server_config(&read(&args.client_ca_file)?, &own)?;
     let listener = TcpListener::bind((args.node_ip, args.port))
         .await

@@ -4,7 +4,8 @@ use crate::client_commands::push::roots;
 use anyhow::{Context, Result};
 use apiserver::Cidr;
 use cri::{
-    ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService, StopContainerRequest,
+    ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService,
+    StopContainerRequest,
 };
 use nix::sys::signal::Signal;
 use pod_network::LoopbackNetwork;
@@ -71,7 +72,8 @@ impl Flags {
             words.extend(["--plain-http-registry".to_owned(), registry.clone()]);
         }
         for file in &self.registry_ca {
-            let path = std::path::absolute(file).with_context(|| format!("{} is not a path", file.display()))?;
+            let path =
+                std::path::absolute(file).with_context(|| format!("{} is not a path", file.display()))?;
             words.extend(["--registry-ca".to_owned(), path.display().to_string()]);
         }
         Ok(words)
@@ -113,7 +115,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let mut wasm = shim_wasmtime::Config::new(args.root_dir.join("compiled"), now.clone());
     // Compiling a hostile module must not take this process with it.
     wasm.compiler = vec![program.clone(), "internal-wasm-compile".into()];
-    wasm.reachable_loopback = loopback_ranges(&[&args.flags.pod_cidr, &args.flags.service_cluster_ip_range.to_string()]);
+    wasm.reachable_loopback =
+        loopback_ranges(&[&args.flags.pod_cidr, &args.flags.service_cluster_ip_range.to_string()]);
     let wasm = WasmtimeShim::new(wasm, shutdown.clone());
     let monitor = vec![program, "internal-shim-monitor".into()];
     let linux = OciShim::new(
@@ -142,8 +145,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         }
         _ => {}
     }
-    let listener =
-        UnixListener::bind(&args.listen).with_context(|| format!("listening on {}", args.listen.display()))?;
+    let listener = UnixListener::bind(&args.listen)
+        .with_context(|| format!("listening on {}", args.listen.display()))?;
     std::fs::set_permissions(&args.listen, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let serving = cri::server::serve(listener, runtime.clone(), runtime.clone(), shutdown.clone());
     tokio::pin!(serving);

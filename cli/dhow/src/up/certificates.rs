@@ -17,14 +17,26 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    pub(super) fn ensure(layout: &Layout, node_name: &str, args: &Args, now: jiff::Timestamp) -> Result<Self> {
+    pub(super) fn ensure(
+        layout: &Layout,
+        node_name: &str,
+        args: &Args,
+        now: jiff::Timestamp,
+    ) -> Result<Self> {
         let dir = layout.pki();
         let authority = pki::ensure_authority(&dir, "ca", "dhow", now)?;
         let service = args.runtime.service_cluster_ip_range.address(0);
-        let mut names: Vec<String> =
-            ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "127.0.0.1", "::1"]
-                .map(str::to_owned)
-                .to_vec();
+        let mut names: Vec<String> = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "127.0.0.1",
+            "::1",
+        ]
+        .map(str::to_owned)
+        .to_vec();
         names.extend([service.to_string(), node_name.to_owned()]);
         if !args.bind_address.is_unspecified() {
             names.push(args.bind_address.to_string());
@@ -33,7 +45,14 @@ impl Certificates {
         let node = format!("system:node:{node_name}");
         let node_names = [node_name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
         Ok(Self {
-            apiserver: pki::ensure_serving(&authority, &dir, "apiserver", subject("kube-apiserver", None), &names, now)?,
+            apiserver: pki::ensure_serving(
+                &authority,
+                &dir,
+                "apiserver",
+                subject("kube-apiserver", None),
+                &names,
+                now,
+            )?,
             kubelet_client: pki::ensure_client(
                 &authority,
                 &dir,
@@ -41,8 +60,21 @@ impl Certificates {
                 subject("kube-apiserver-kubelet-client", Some("system:masters")),
                 now,
             )?,
-            kubelet: pki::ensure_serving(&authority, &dir, "kubelet", subject(&node, Some("system:nodes")), &node_names, now)?,
-            admin: pki::ensure_client(&authority, &dir, "admin", subject("kubernetes-admin", Some("system:masters")), now)?,
+            kubelet: pki::ensure_serving(
+                &authority,
+                &dir,
+                "kubelet",
+                subject(&node, Some("system:nodes")),
+                &node_names,
+                now,
+            )?,
+            admin: pki::ensure_client(
+                &authority,
+                &dir,
+                "admin",
+                subject("kubernetes-admin", Some("system:masters")),
+                now,
+            )?,
             authority_pem: authority.certificate_pem().to_owned(),
         })
     }

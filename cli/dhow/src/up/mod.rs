@@ -96,15 +96,20 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let node_name = args.node_name.clone().unwrap_or_else(hostname);
     let certificates = Certificates::ensure(&layout, &node_name, &args, ambient::real().now())?;
     let kubeconfig = cluster.kubeconfig.clone().unwrap_or_else(|| layout.kubeconfig());
-    let reachable = if api_address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { api_address.ip() };
+    let reachable =
+        if api_address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { api_address.ip() };
     let url = format!("https://{}", SocketAddr::new(reachable, api_address.port()));
-    let text = pki::kubeconfig("dhow", &url, &certificates.authority_pem, "kubernetes-admin", &certificates.admin);
+    let text =
+        pki::kubeconfig("dhow", &url, &certificates.authority_pem, "kubernetes-admin", &certificates.admin);
     pki::write_private(&kubeconfig, &text)?;
 
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
     let server = ApiServer::new(apiserver::Config {
-        kubelet_client: Some(pki::client_config(&certificates.authority_pem, Some(&certificates.kubelet_client))?),
+        kubelet_client: Some(pki::client_config(
+            &certificates.authority_pem,
+            Some(&certificates.kubelet_client),
+        )?),
         service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
@@ -114,11 +119,24 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let door = CancellationToken::new();
     {
         let (server, door) = (server.clone(), door.clone());
-        parts.add("apiserver", async move { server.serve(api_listener, tls, door).await.map_err(Into::into) });
+        parts
+            .add("apiserver", async move { server.serve(api_listener, tls, door).await.map_err(Into::into) });
     }
     server.ensure_bootstrap().await?;
     runtime.answers().await?;
-    start_components(&mut parts, &args, &layout, &node_name, &server, &certificates, runtime.socket(), gateway_listener, gateway_address.port(), &shutdown).await?;
+    start_components(
+        &mut parts,
+        &args,
+        &layout,
+        &node_name,
+        &server,
+        &certificates,
+        runtime.socket(),
+        gateway_listener,
+        gateway_address.port(),
+        &shutdown,
+    )
+    .await?;
     let runtime_shutdown = CancellationToken::new();
     let supervisor = tokio::spawn(runtime.supervise(runtime_shutdown.clone()));
 

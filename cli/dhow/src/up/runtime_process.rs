@@ -73,7 +73,8 @@ impl RuntimeProcess {
             .truncate(begin_anew)
             .open(&log)
             .with_context(|| format!("opening {}", log.display()))?;
-        let mut command = std::process::Command::new(std::env::current_exe().context("finding this program")?);
+        let mut command =
+            std::process::Command::new(std::env::current_exe().context("finding this program")?);
         command
             .arg("runtime")
             .arg("--root-dir")
@@ -178,7 +179,10 @@ fn running(root: &Path) -> Result<Option<i32>> {
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             // 32 bytes hold any process id.
-            file.by_ref().take(32).read_to_string(&mut text).with_context(|| format!("reading {}", path.display()))?;
+            file.by_ref()
+                .take(32)
+                .read_to_string(&mut text)
+                .with_context(|| format!("reading {}", path.display()))?;
             Ok(text.trim().parse().ok())
         }
         Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("locking {}", path.display())),
