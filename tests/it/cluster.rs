@@ -128,6 +128,16 @@ impl Cluster {
             .await
     }
 
+    /// A client as some user, and a token that ends with the cluster.
+    pub fn enter(&self, user: &str, group: &str) -> (Client, CancellationToken) {
+        (door(&self.api, user, group), self.shutdown.child_token())
+    }
+
+    /// A task that must end with the cluster.
+    pub fn keep(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Stops everything and waits for it: a task that does not end is a fault.
     pub async fn stop(mut self) {
         self.shutdown.cancel();

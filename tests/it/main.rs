@@ -5,6 +5,7 @@ mod deployments;
 mod functions;
 mod garbage;
 mod jobs;
+mod kubelet;
 mod namespaces;
 mod node_agent;
 mod nodes;

@@ -120,9 +120,9 @@ pub fn compute_pod_actions(
         let to_start: Vec<usize> = (0..spec.containers.len())
             .filter(|i| {
                 let c = &spec.containers[*i];
-                observed.newest(&c.name).is_none_or(|o| {
-                    o.state != RunState::Exited || restarts(pod, c, o.exit_code)
-                })
+                observed
+                    .newest(&c.name)
+                    .is_none_or(|o| o.state != RunState::Exited || restarts(pod, c, o.exit_code))
             })
             .collect();
         if to_start.is_empty() {
@@ -312,8 +312,7 @@ fn plan_init_containers(
                     false
                 }
                 _ if sidecar => {
-                    c.startup_probe.is_none()
-                        || probes.get(&o.id).is_some_and(|p| p.startup == Some(true))
+                    c.startup_probe.is_none() || probes.get(&o.id).is_some_and(|p| p.startup == Some(true))
                 }
                 _ => false,
             },

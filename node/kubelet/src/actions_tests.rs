@@ -75,7 +75,13 @@ fn show(plan: &PodActions) -> String {
 }
 
 fn plan(pod: &core::Pod, sandboxes: &[&str], containers: &[&str]) -> String {
-    show(&compute_pod_actions(pod, &world(sandboxes, containers), &BTreeMap::new(), &Backoff::default(), at(10)))
+    show(&compute_pod_actions(
+        pod,
+        &world(sandboxes, containers),
+        &BTreeMap::new(),
+        &Backoff::default(),
+        at(10),
+    ))
 }
 
 #[test]
@@ -112,7 +118,8 @@ fn a_pod_whose_sandbox_died_before_anything_ran_gets_another_even_if_it_never_re
 
 #[test]
 fn init_containers_run_one_after_the_other() {
-    let inits = json!({ "initContainers": [{ "name": "a", "image": "img" }, { "name": "b", "image": "img" }] });
+    let inits =
+        json!({ "initContainers": [{ "name": "a", "image": "img" }, { "name": "b", "image": "img" }] });
     let always = pod("Always", inits.clone());
     let cases: &[(&[&str], &[&str], &str)] = &[
         (&[], &[], "sandbox 0, init a#0"),
@@ -146,13 +153,22 @@ fn a_sidecar_starts_before_and_runs_beside_and_ends_with_the_others() {
 
 #[test]
 fn a_container_that_failed_its_probe_is_killed_and_then_started_again() {
-    let p = pod("Always", json!({ "containers": [{ "name": "c", "image": "img", "livenessProbe": { "terminationGracePeriodSeconds": 7 } }] }));
+    let p = pod(
+        "Always",
+        json!({ "containers": [{ "name": "c", "image": "img", "livenessProbe": { "terminationGracePeriodSeconds": 7 } }] }),
+    );
     let w = world(&["0 ready"], &["c 0 running"]);
-    let probes = BTreeMap::from([("c0".to_owned(), ProbeResults { liveness: Some(false), ..Default::default() })]);
+    let probes =
+        BTreeMap::from([("c0".to_owned(), ProbeResults { liveness: Some(false), ..Default::default() })]);
     let plan = compute_pod_actions(&p, &w, &probes, &Backoff::default(), at(10));
     assert_eq!(
         plan.kill,
-        [Kill { id: "c0".into(), name: "c".into(), message: "Container c failed liveness probe, will be restarted".into(), grace_seconds: Some(7) }]
+        [Kill {
+            id: "c0".into(),
+            name: "c".into(),
+            message: "Container c failed liveness probe, will be restarted".into(),
+            grace_seconds: Some(7)
+        }]
     );
     assert!(!plan.kill_pod && plan.start.is_empty());
 }
@@ -166,7 +182,10 @@ fn a_changed_image_restarts_the_container_whatever_the_policy() {
 
 #[test]
 fn a_crashed_container_waits_its_backoff_while_others_go_on() {
-    let p = pod("Always", json!({ "containers": [{ "name": "c", "image": "img" }, { "name": "d", "image": "img" }] }));
+    let p = pod(
+        "Always",
+        json!({ "containers": [{ "name": "c", "image": "img" }, { "name": "d", "image": "img" }] }),
+    );
     let mut backoff = Backoff::default();
     backoff.next("c", at(0), at(0));
     let w = world(&["0 ready"], &["c 1 exited 1"]);
@@ -188,6 +207,7 @@ fn restart_rules_override_the_policy() {
 
 #[test]
 fn two_dead_containers_of_a_name_are_kept_and_no_more() {
-    let w = world(&["0 ready"], &["c 0 exited 1", "c 1 exited 1", "c 2 exited 1", "c 3 running", "d 0 exited 0"]);
+    let w =
+        world(&["0 ready"], &["c 0 exited 1", "c 1 exited 1", "c 2 exited 1", "c 3 running", "d 0 exited 0"]);
     assert_eq!(w.surplus(), ["c1", "c0"]);
 }

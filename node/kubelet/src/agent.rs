@@ -266,7 +266,12 @@ impl Agent {
             "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: {active}, capacity: {}",
             self.max_pods
         );
-        self.shared.recorder.event_about(reference(pod, None), EventType::Warning, "OutOfpods", message.as_str());
+        self.shared.recorder.event_about(
+            reference(pod, None),
+            EventType::Warning,
+            "OutOfpods",
+            message.as_str(),
+        );
         Some(Eviction { reason: "OutOfpods".into(), message })
     }
 

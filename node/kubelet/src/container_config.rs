@@ -131,7 +131,12 @@ fn int(value: Option<i64>) -> Option<cri::Int64Value> {
 }
 
 /// The sandbox of a pod.
-pub fn sandbox_config(pod: &core::Pod, attempt: u32, logs: &std::path::Path, dns: &Dns) -> cri::PodSandboxConfig {
+pub fn sandbox_config(
+    pod: &core::Pod,
+    attempt: u32,
+    logs: &std::path::Path,
+    dns: &Dns,
+) -> cri::PodSandboxConfig {
     let empty = core::PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let (namespace, name, uid) = meta(pod);
@@ -241,15 +246,15 @@ pub fn container_config(p: Parts<'_>) -> cri::ContainerConfig {
     }
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: c.name.clone(), attempt: p.start.attempt }),
-        image: Some(cri::ImageSpec {
-            image: p.image_id,
-            user_specified_image: image,
-            ..Default::default()
-        }),
+        image: Some(cri::ImageSpec { image: p.image_id, user_specified_image: image, ..Default::default() }),
         command: p.command,
         args: p.args,
         working_dir: c.working_dir.clone().unwrap_or_default(),
-        envs: p.env.into_iter().map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() }).collect(),
+        envs: p
+            .env
+            .into_iter()
+            .map(|(key, value)| cri::KeyValue { key, value: value.into_bytes() })
+            .collect(),
         mounts: p.mounts,
         devices: Vec::new(),
         labels,
@@ -272,7 +277,11 @@ pub fn declared_ports(c: &core::Container) -> String {
     tcp.map(|p| p.container_port.to_string()).collect::<Vec<_>>().join(",")
 }
 
-fn quantity(c: &core::Container, kind: fn(&core::ResourceRequirements) -> Option<&Quantities>, name: &str) -> Option<Quantity> {
+fn quantity(
+    c: &core::Container,
+    kind: fn(&core::ResourceRequirements) -> Option<&Quantities>,
+    name: &str,
+) -> Option<Quantity> {
     let text = c.resources.as_ref().and_then(kind)?.get(name)?;
     Quantity::parse(&text.0).ok()
 }
@@ -319,7 +328,8 @@ fn security_context(pod: &core::Pod, c: &core::Container) -> cri::LinuxContainer
         drop_capabilities: caps.drop.clone().unwrap_or_default(),
         ..Default::default()
     });
-    let seccomp = own.and_then(|s| s.seccomp_profile.as_ref()).or(of_pod.and_then(|s| s.seccomp_profile.as_ref()));
+    let seccomp =
+        own.and_then(|s| s.seccomp_profile.as_ref()).or(of_pod.and_then(|s| s.seccomp_profile.as_ref()));
     cri::LinuxContainerSecurityContext {
         capabilities,
         privileged: privileged(c),

@@ -46,14 +46,20 @@ fn repository(image: &str) -> (String, String) {
 fn fits(entry: &str, host: &str, path: &str) -> Option<usize> {
     let entry = entry.strip_prefix("https://").or(entry.strip_prefix("http://")).unwrap_or(entry);
     let (entry_host, entry_path) = entry.split_once('/').unwrap_or((entry, ""));
-    let entry_host = if entry_host == "index.docker.io" || entry_host == "registry-1.docker.io" { "docker.io" } else { entry_host };
+    let entry_host = if entry_host == "index.docker.io" || entry_host == "registry-1.docker.io" {
+        "docker.io"
+    } else {
+        entry_host
+    };
     let entry_path = entry_path.trim_matches('/');
     let entry_path = if matches!(entry_path, "v1" | "v2") { "" } else { entry_path };
     let same_host = entry_host == host
         || (entry_host.contains('*')
             && entry_host.split('.').count() == host.split('.').count()
             && entry_host.split('.').zip(host.split('.')).all(|(e, h)| glob(e, h)));
-    let below = entry_path.is_empty() || path == entry_path || path.strip_prefix(entry_path).is_some_and(|r| r.starts_with('/'));
+    let below = entry_path.is_empty()
+        || path == entry_path
+        || path.strip_prefix(entry_path).is_some_and(|r| r.starts_with('/'));
     (same_host && below).then_some(entry_path.len())
 }
 
@@ -96,7 +102,7 @@ pub fn credentials_for(image: &str, secrets: &[&core::Secret]) -> Vec<cri::AuthC
             ));
         }
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 
@@ -121,7 +127,10 @@ mod tests {
     }
 
     fn users(image: &str, json: &str) -> Vec<String> {
-        credentials_for(image, &[&secret(json)]).into_iter().map(|a| format!("{}:{}", a.username, a.password)).collect()
+        credentials_for(image, &[&secret(json)])
+            .into_iter()
+            .map(|a| format!("{}:{}", a.username, a.password))
+            .collect()
     }
 
     #[test]

@@ -152,7 +152,8 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         taints: config.taints,
     };
     let informers = Informers::new(config.client.clone(), shutdown.clone());
-    let pods = informers.select::<core::Pod>(Selection::fields(format!("spec.nodeName={}", config.node_name)));
+    let pods =
+        informers.select::<core::Pod>(Selection::fields(format!("spec.nodeName={}", config.node_name)));
     let services = informers.get::<core::Service>();
     let recorder =
         Recorder::new(config.client.clone(), ambient.clone(), "kubelet", &config.node_name, shutdown.clone());
@@ -167,7 +168,11 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         ambient: ambient.clone(),
     };
     spawn(&tasks, &shutdown, keeper.run());
-    spawn(&tasks, &shutdown, node::lease::run(config.client.clone(), config.node_name.clone(), ambient.clone()));
+    spawn(
+        &tasks,
+        &shutdown,
+        node::lease::run(config.client.clone(), config.node_name.clone(), ambient.clone()),
+    );
     if let Some(https) = config.https {
         let router = server::router(server::State {
             registry: registry.clone(),
@@ -191,7 +196,11 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             root_dir: config.root_dir,
             logs_dir: config.pod_logs_dir,
             objects: objects::ObjectReader::new(config.client.clone()),
-            statuses: status::writer::StatusWriter::new(config.client.clone(), tasks.clone(), shutdown.clone()),
+            statuses: status::writer::StatusWriter::new(
+                config.client.clone(),
+                tasks.clone(),
+                shutdown.clone(),
+            ),
             client: config.client,
             runtime: config.runtime,
             images: config.images,
@@ -200,7 +209,9 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             ambient,
             services,
             dns: Dns {
-                host: Dns::parse_resolv_conf(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
+                host: Dns::parse_resolv_conf(
+                    &std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+                ),
                 cluster_servers: config.cluster_dns,
                 cluster_domain: config.cluster_domain,
             },

@@ -87,7 +87,10 @@ impl Mailbox {
     pub async fn shorter_grace(&self, grace: i64) {
         self.until(|m| {
             m.gone && m.pod.is_none() && grace > 2
-                || m.pod.as_ref().and_then(|p| p.metadata.deletion_grace_period_seconds).is_some_and(|g| g < grace)
+                || m.pod
+                    .as_ref()
+                    .and_then(|p| p.metadata.deletion_grace_period_seconds)
+                    .is_some_and(|g| g < grace)
         })
         .await;
     }

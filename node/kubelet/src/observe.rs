@@ -21,7 +21,9 @@ pub fn sandbox(s: &cri::PodSandboxStatus) -> Sandbox {
         attempt: s.metadata.as_ref().map_or(0, |m| m.attempt),
         ready: s.state == cri::PodSandboxState::Ready as i32,
         ip: network.map(|n| n.ip.clone()).unwrap_or_default(),
-        more_ips: network.map(|n| n.additional_ips.iter().map(|i| i.ip.clone()).collect()).unwrap_or_default(),
+        more_ips: network
+            .map(|n| n.additional_ips.iter().map(|i| i.ip.clone()).collect())
+            .unwrap_or_default(),
         created_at: time(s.created_at),
     }
 }
@@ -54,7 +56,10 @@ pub fn container(s: &cri::ContainerStatus, sandbox_id: &str) -> Container {
 }
 
 /// Looks at the sandboxes of one pod by id. One that is gone is left out.
-pub async fn observe_sandboxes(runtime: &dyn RuntimeService, ids: &[String]) -> Result<ObservedPod, cri::Error> {
+pub async fn observe_sandboxes(
+    runtime: &dyn RuntimeService,
+    ids: &[String],
+) -> Result<ObservedPod, cri::Error> {
     let mut out = ObservedPod::default();
     for id in ids {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.clone(), verbose: false };

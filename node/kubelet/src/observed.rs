@@ -59,7 +59,7 @@ pub struct ObservedPod {
 impl ObservedPod {
     /// Puts both lists into their order.
     pub fn sort(&mut self) {
-        self.sandboxes.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+        self.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
         self.containers.sort_by(|a, b| {
             a.name.cmp(&b.name).then(b.attempt.cmp(&a.attempt)).then(b.created_at.cmp(&a.created_at))
         });

@@ -77,12 +77,17 @@ impl Node {
     }
 
     fn put_pod(&self, name: &str, spec: Value) {
-        let mut full = json!({ "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 30 });
+        let mut full =
+            json!({ "nodeName": "n1", "restartPolicy": "Always", "terminationGracePeriodSeconds": 30 });
         for (k, v) in spec.as_object().unwrap() {
             full[k] = v.clone();
         }
         let meta = json!({ "namespace": "default" });
-        self.api.put(PODS, name, json!({ "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": full }));
+        self.api.put(
+            PODS,
+            name,
+            json!({ "apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": full }),
+        );
     }
 
     /// As the API server does on DELETE: the pod is marked, the kubelet does the rest.
@@ -121,7 +126,12 @@ impl Node {
         let began = Instant::now();
         while !holds(self) {
             let passed = began.elapsed();
-            assert!(passed < Duration::from_secs(600), "{what}: {:#?} {:#?}", self.api.objects(), self.runtime.calls());
+            assert!(
+                passed < Duration::from_secs(600),
+                "{what}: {:#?} {:#?}",
+                self.api.objects(),
+                self.runtime.calls()
+            );
             // Fine at first, where milliseconds are measured, then coarser.
             tokio::time::sleep((passed / 20).max(Duration::from_millis(1))).await;
         }
@@ -158,7 +168,8 @@ async fn the_node_is_registered_ready_at_once_and_renews_its_lease() {
     let object = node.object("Node", "n1").unwrap();
     assert_eq!(object["metadata"]["labels"]["dhow.dev/runtime.wasmtime"], "true");
     assert_eq!(object["status"]["nodeInfo"]["containerRuntimeVersion"], "fake://1");
-    let renewed = |n: &Node| n.object("Lease", "n1").map(|l| l["spec"]["renewTime"].as_str().unwrap().to_owned());
+    let renewed =
+        |n: &Node| n.object("Lease", "n1").map(|l| l["spec"]["renewTime"].as_str().unwrap().to_owned());
     node.until("there is a lease", |n| renewed(n).is_some()).await;
     let first = renewed(&node);
     node.until("the lease is renewed", |n| renewed(n) != first).await;
@@ -196,10 +207,15 @@ async fn a_pod_is_ready_without_waiting_for_any_clock_and_costs_one_status_write
     assert_eq!(status["qosClass"], "BestEffort");
     let c = &status["containerStatuses"][0];
     assert!(c["containerID"].as_str().unwrap().starts_with("fake://"));
-    assert_eq!((c["ready"].clone(), c["started"].clone(), c["restartCount"].clone()), (json!(true), json!(true), json!(0)));
-    node.until("events are written", |n| n.events("Started").len() == 1 && n.events("Created").len() == 1).await;
+    assert_eq!(
+        (c["ready"].clone(), c["started"].clone(), c["restartCount"].clone()),
+        (json!(true), json!(true), json!(0))
+    );
+    node.until("events are written", |n| n.events("Started").len() == 1 && n.events("Created").len() == 1)
+        .await;
     assert_eq!(node.events("Pulled"), ["Container image \"app:1\" already present on machine"]);
-    let writes = node.api.requests().iter().filter(|r| r.starts_with("PATCH") && r.contains("/pods/p/status")).count();
+    let writes =
+        node.api.requests().iter().filter(|r| r.starts_with("PATCH") && r.contains("/pods/p/status")).count();
     assert_eq!(writes, 1);
     node.stop().await;
 }
@@ -216,7 +232,8 @@ async fn a_program_that_exits_with_three_fails_its_pod_with_three() {
     node.until("the sandbox is stopped", |n| n.calls("StopPodSandbox") > 0).await;
     assert_eq!(node.calls("RemovePodSandbox"), 0, "its log stays until the pod is deleted");
     node.delete_pod("job", 30);
-    node.until("the pod is gone", |n| n.object("Pod", "job").is_none() && n.calls("RemovePodSandbox") == 1).await;
+    node.until("the pod is gone", |n| n.object("Pod", "job").is_none() && n.calls("RemovePodSandbox") == 1)
+        .await;
     node.stop().await;
 }
 
@@ -254,7 +271,8 @@ async fn a_deleted_pod_gets_its_grace_and_leaves_nothing() {
     assert!(volume.is_dir());
     let began = Instant::now();
     node.delete_pod("p", 30);
-    node.until("the pod is gone", |n| n.object("Pod", "p").is_none() && n.calls("RemovePodSandbox") == 1).await;
+    node.until("the pod is gone", |n| n.object("Pod", "p").is_none() && n.calls("RemovePodSandbox") == 1)
+        .await;
     assert_eq!(began.elapsed().as_secs(), 5);
     node.until("its files are gone", |_| !volume.exists()).await;
     assert_eq!(node.events("Killing"), ["Stopping container c"]);
@@ -289,7 +307,9 @@ async fn a_pod_taken_out_of_the_api_by_force_is_stopped_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_restarted_kubelet_takes_over_what_runs_and_restarts_nothing() {
     let node = Node::start();
-    let probed = containers(json!({ "name": "c", "image": "app", "readinessProbe": { "exec": { "command": ["x"] } } }));
+    let probed = containers(
+        json!({ "name": "c", "image": "app", "readinessProbe": { "exec": { "command": ["x"] } } }),
+    );
     node.put_pod("p", probed);
     node.ready("p").await;
     let before = node.pod("p");
@@ -311,14 +331,19 @@ async fn what_ended_while_no_kubelet_ran_is_noticed_and_what_is_gone_is_removed(
     node.put_pod("goes", plain("app"));
     node.ready("stays").await;
     node.ready("goes").await;
-    let id = node.status("stays")["containerStatuses"][0]["containerID"].as_str().unwrap().replace("fake://", "");
+    let id =
+        node.status("stays")["containerStatuses"][0]["containerID"].as_str().unwrap().replace("fake://", "");
     let (api, world, dir) = node.stop().await;
     assert!(world.0.end_container(&id, 9, "Error", ""));
     api.remove(PODS, "goes");
     world.0.clear_calls();
     let node = Node::start_with(api, world, dir, |_| {});
-    node.until("it runs again", |n| n.status("stays")["containerStatuses"][0]["restartCount"] == 1 && is_ready(&n.status("stays"))).await;
-    node.until("the orphan is gone", |n| n.runtime.running().len() == 1 && n.calls("RemovePodSandbox") == 1).await;
+    node.until("it runs again", |n| {
+        n.status("stays")["containerStatuses"][0]["restartCount"] == 1 && is_ready(&n.status("stays"))
+    })
+    .await;
+    node.until("the orphan is gone", |n| n.runtime.running().len() == 1 && n.calls("RemovePodSandbox") == 1)
+        .await;
     node.stop().await;
 }
 
@@ -332,7 +357,8 @@ async fn after_a_reboot_of_the_machine_pods_get_new_sandboxes() {
     world.0.reboot();
     world.0.clear_calls();
     let node = Node::start_with(api, world, dir, |_| {});
-    node.until("it runs with a new address", |n| is_ready(&n.status("p")) && n.status("p")["podIP"] != ip).await;
+    node.until("it runs with a new address", |n| is_ready(&n.status("p")) && n.status("p")["podIP"] != ip)
+        .await;
     assert_eq!(node.status("p")["containerStatuses"][0]["restartCount"], 1);
     assert_eq!(node.calls("RunPodSandbox"), 1);
     node.stop().await;
@@ -344,8 +370,12 @@ async fn an_image_that_is_missing_is_told_of_and_tried_again_until_it_is_there()
     node.put_pod("p", plain("reg.example/missing"));
     node.until("it fails", |n| n.waiting("p") == "ErrImagePull").await;
     node.until("it backs off", |n| n.waiting("p") == "ImagePullBackOff").await;
-    let message = node.status("p")["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
-    assert!(message.starts_with("Back-off pulling image \"reg.example/missing\": ErrImagePull: "), "{message}");
+    let message =
+        node.status("p")["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap().to_owned();
+    assert!(
+        message.starts_with("Back-off pulling image \"reg.example/missing\": ErrImagePull: "),
+        "{message}"
+    );
     node.until("events tell", |n| n.events("BackOff").len() == 1 && n.events("Failed").len() >= 3).await;
     let mut failed = node.events("Failed");
     failed.sort();
@@ -354,7 +384,11 @@ async fn an_image_that_is_missing_is_told_of_and_tried_again_until_it_is_there()
     assert!(failed[2].starts_with("Failed to pull image \"reg.example/missing\": "), "{failed:?}");
     node.runtime.script("reg.example/missing", Script::forever());
     node.ready("p").await;
-    assert!(node.events("Pulled").iter().any(|m| m.starts_with("Successfully pulled image")), "{:?}", node.events("Pulled"));
+    assert!(
+        node.events("Pulled").iter().any(|m| m.starts_with("Successfully pulled image")),
+        "{:?}",
+        node.events("Pulled")
+    );
     node.stop().await;
 }
 
@@ -376,10 +410,17 @@ async fn a_deletion_interrupts_a_pull() {
 async fn a_missing_config_map_holds_the_container_until_it_is_there() {
     let node = Node::start();
     let from = json!({ "configMapKeyRef": { "name": "cm", "key": "k" } });
-    node.put_pod("p", containers(json!({ "name": "c", "image": "app", "env": [{ "name": "A", "valueFrom": from }] })));
+    node.put_pod(
+        "p",
+        containers(json!({ "name": "c", "image": "app", "env": [{ "name": "A", "valueFrom": from }] })),
+    );
     node.until("it waits", |n| n.waiting("p") == "CreateContainerConfigError").await;
     node.until("events tell", |n| n.events("Failed") == ["Error: configmap \"cm\" not found"]).await;
-    node.api.put("/api/v1/namespaces/default/configmaps", "cm", json!({ "kind": "ConfigMap", "data": { "k": "v" } }));
+    node.api.put(
+        "/api/v1/namespaces/default/configmaps",
+        "cm",
+        json!({ "kind": "ConfigMap", "data": { "k": "v" } }),
+    );
     node.ready("p").await;
     node.stop().await;
 }
@@ -389,10 +430,15 @@ async fn a_config_map_volume_holds_its_keys_and_follows_changes() {
     let node = Node::start();
     let map = |v: &str| json!({ "kind": "ConfigMap", "data": { "k": v } });
     let maps = "/api/v1/namespaces/default/configmaps";
-    let mut spec = containers(json!({ "name": "c", "image": "app", "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+    let mut spec = containers(
+        json!({ "name": "c", "image": "app", "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }),
+    );
     spec["volumes"] = json!([{ "name": "v", "configMap": { "name": "cm" } }]);
     node.put_pod("p", spec);
-    node.until("it is told of", |n| n.events("FailedMount") == ["MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" not found"]).await;
+    node.until("it is told of", |n| {
+        n.events("FailedMount") == ["MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" not found"]
+    })
+    .await;
     node.api.put(maps, "cm", map("1"));
     node.ready("p").await;
     let uid = node.pod("p")["metadata"]["uid"].as_str().unwrap().to_owned();
@@ -408,12 +454,17 @@ async fn a_config_map_volume_holds_its_keys_and_follows_changes() {
 async fn init_containers_run_before_the_others() {
     let node = Node::start();
     let mut spec = plain("app");
-    spec["initContainers"] = json!([{ "name": "a", "image": "exit-0-after-1" }, { "name": "b", "image": "exit-0-after-1" }]);
+    spec["initContainers"] =
+        json!([{ "name": "a", "image": "exit-0-after-1" }, { "name": "b", "image": "exit-0-after-1" }]);
     node.put_pod("p", spec);
-    node.until("the first runs", |n| n.status("p")["initContainerStatuses"][0]["state"]["running"].is_object()).await;
+    node.until("the first runs", |n| {
+        n.status("p")["initContainerStatuses"][0]["state"]["running"].is_object()
+    })
+    .await;
     assert_eq!(node.waiting("p"), "PodInitializing");
     node.ready("p").await;
-    let made: Vec<String> = node.runtime.calls().into_iter().filter(|c| c.starts_with("CreateContainer ")).collect();
+    let made: Vec<String> =
+        node.runtime.calls().into_iter().filter(|c| c.starts_with("CreateContainer ")).collect();
     assert_eq!(made, ["CreateContainer a", "CreateContainer b", "CreateContainer c"]);
     node.stop().await;
 }
@@ -422,7 +473,9 @@ async fn init_containers_run_before_the_others() {
 async fn a_container_that_fails_its_liveness_probe_is_restarted() {
     let node = Node::start();
     let began = Instant::now();
-    let exec: cri::fake::Exec = Arc::new(move |_| if began.elapsed() < Duration::from_secs(15) { (0, String::new()) } else { (1, "sick".into()) });
+    let exec: cri::fake::Exec = Arc::new(move |_| {
+        if began.elapsed() < Duration::from_secs(15) { (0, String::new()) } else { (1, "sick".into()) }
+    });
     node.runtime.script("app", Script { exec: Some(exec), ..Script::forever() });
     let probe = json!({ "exec": { "command": ["check"] }, "periodSeconds": 5, "failureThreshold": 2 });
     node.put_pod("p", containers(json!({ "name": "c", "image": "app", "livenessProbe": probe })));
@@ -431,7 +484,8 @@ async fn a_container_that_fails_its_liveness_probe_is_restarted() {
     assert!(began.elapsed() < Duration::from_secs(30));
     node.until("events tell", |n| {
         n.events("Unhealthy").contains(&"Liveness probe failed: sick".to_owned())
-            && n.events("Killing").contains(&"Container c failed liveness probe, will be restarted".to_owned())
+            && n.events("Killing")
+                .contains(&"Container c failed liveness probe, will be restarted".to_owned())
     })
     .await;
     node.stop().await;
@@ -499,5 +553,37 @@ async fn many_pods_start_side_by_side() {
     })
     .await;
     assert_eq!(node.calls("RunPodSandbox"), 300);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_containers_last_words_and_the_end_of_its_log_become_its_message() {
+    let node = Node::start();
+    node.runtime.script_with(|_, config| {
+        let last_words = config.mounts.iter().find(|m| m.container_path == "/dev/termination-log")?;
+        if config.metadata.as_ref()?.name == "writes" {
+            std::fs::write(&last_words.host_path, "bye").unwrap();
+        }
+        Some(Script { output: vec!["the log".into()], ..Script::exits(1, Duration::from_secs(1)) })
+    });
+    let policy = "FallbackToLogsOnError";
+    node.put_pod(
+        "p",
+        json!({ "restartPolicy": "Never", "containers": [
+            { "name": "writes", "image": "app" },
+            { "name": "logs", "image": "app", "terminationMessagePolicy": policy },
+            { "name": "silent", "image": "app" },
+        ] }),
+    );
+    node.until("it failed", |n| n.status("p")["phase"] == "Failed").await;
+    let message =
+        |n: &Node, i: usize| n.status("p")["containerStatuses"][i]["state"]["terminated"]["message"].clone();
+    let all = |n: &Node| [message(n, 0), message(n, 1), message(n, 2)];
+    let wanted = [json!("bye"), json!("the log\n"), Value::Null];
+    assert_eq!(all(&node), wanted);
+    // The file is gone with the pod's end; the message stays.
+    let node = node.restart().await;
+    node.until("it was looked at", |n| n.calls("PodSandboxStatus") > 0).await;
+    assert_eq!(all(&node), wanted);
     node.stop().await;
 }

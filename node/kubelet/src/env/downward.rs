@@ -58,19 +58,25 @@ pub fn resource(
     let spec = pod.spec.as_ref();
     let container = match r.container_name.as_deref().filter(|n| !n.is_empty()) {
         Some(name) => {
-            let all = spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+            let all =
+                spec.into_iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
             all.into_iter().find(|c| c.name == name).ok_or_else(|| format!("container {name} not found"))?
         }
         None => own.ok_or("containerName is required")?,
     };
-    let (kind, name) = r.resource.split_once('.').ok_or_else(|| format!("unsupported container resource : {}", r.resource))?;
+    let (kind, name) = r
+        .resource
+        .split_once('.')
+        .ok_or_else(|| format!("unsupported container resource : {}", r.resource))?;
     let resources = container.resources.as_ref();
-    let get = |map: Option<&BTreeMap<String, client::k8s_openapi::apimachinery::pkg::api::resource::Quantity>>| {
-        map.and_then(|m| m.get(name)).map(|q| q.0.clone())
-    };
+    let get = |map: Option<
+        &BTreeMap<String, client::k8s_openapi::apimachinery::pkg::api::resource::Quantity>,
+    >| { map.and_then(|m| m.get(name)).map(|q| q.0.clone()) };
     let value = match kind {
         // A container without a limit may use the node.
-        "limits" => get(resources.and_then(|r| r.limits.as_ref())).or_else(|| facts.allocatable.get(name).cloned()),
+        "limits" => {
+            get(resources.and_then(|r| r.limits.as_ref())).or_else(|| facts.allocatable.get(name).cloned())
+        }
         "requests" => get(resources.and_then(|r| r.requests.as_ref()))
             .or_else(|| get(resources.and_then(|r| r.limits.as_ref()))),
         _ => return Err(format!("unsupported container resource : {}", r.resource)),

@@ -193,9 +193,8 @@ pub fn service_env(name: &str, cluster_ip: &str, ports: &[core::ServicePort]) ->
     let Some(first) = ports.first() else { return Vec::new() };
     let upper = name.to_ascii_uppercase().replace('-', "_");
     let protocol = |p: &core::ServicePort| p.protocol.clone().unwrap_or_else(|| "TCP".into());
-    let url = |p: &core::ServicePort| {
-        format!("{}://{cluster_ip}:{}", protocol(p).to_ascii_lowercase(), p.port)
-    };
+    let url =
+        |p: &core::ServicePort| format!("{}://{cluster_ip}:{}", protocol(p).to_ascii_lowercase(), p.port);
     let mut all = vec![
         (format!("{upper}_SERVICE_HOST"), cluster_ip.to_owned()),
         (format!("{upper}_SERVICE_PORT"), first.port.to_string()),

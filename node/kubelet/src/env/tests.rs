@@ -36,8 +36,11 @@ fn objects() -> Objects {
     };
     let secret: core::Secret = serde_json::from_value(json!({ "data": { "pw": "aHVudGVyMg==" } })).unwrap();
     Objects {
-        config_maps: [("cm".into(), map(json!({ "a": "1" }))), ("upper".into(), map(json!({ "A": "x", "B": "y" })))]
-            .into(),
+        config_maps: [
+            ("cm".into(), map(json!({ "a": "1" }))),
+            ("upper".into(), map(json!({ "A": "x", "B": "y" }))),
+        ]
+        .into(),
         secrets: [("s".into(), Some(Arc::new(secret))), ("gone".into(), None)].into(),
     }
 }

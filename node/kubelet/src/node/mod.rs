@@ -34,11 +34,8 @@ pub async fn observe_runtime(runtime: &dyn RuntimeService) -> RuntimeState {
         Ok(v) => v,
         Err(e) => return RuntimeState { unready: Some(down(&e)), ..Default::default() },
     };
-    let mut state = RuntimeState {
-        name: version.runtime_name,
-        version: version.runtime_version,
-        ..Default::default()
-    };
+    let mut state =
+        RuntimeState { name: version.runtime_name, version: version.runtime_version, ..Default::default() };
     match runtime.status(cri::StatusRequest { verbose: false }).await {
         Ok(answer) => {
             state.handlers = answer
@@ -55,7 +52,11 @@ pub async fn observe_runtime(runtime: &dyn RuntimeService) -> RuntimeState {
                 .flat_map(|s| &s.conditions)
                 .filter(|c| !c.status && matches!(c.r#type.as_str(), "RuntimeReady" | "NetworkReady"))
                 .map(|c| {
-                    let what = if c.r#type == "NetworkReady" { "container runtime network" } else { "container runtime" };
+                    let what = if c.r#type == "NetworkReady" {
+                        "container runtime network"
+                    } else {
+                        "container runtime"
+                    };
                     format!("{what} not ready: {}=false reason:{} message:{}", c.r#type, c.reason, c.message)
                 })
                 .collect();
@@ -109,7 +110,9 @@ impl NodeKeeper {
             let labels = labels(&self.settings, &self.machine, &runtime);
             let due = match &shown {
                 None => true,
-                Some((old, at)) => at.elapsed() >= REPORT || differs(old, &status) || labelled.as_ref() != Some(&labels),
+                Some((old, at)) => {
+                    at.elapsed() >= REPORT || differs(old, &status) || labelled.as_ref() != Some(&labels)
+                }
             };
             if due {
                 let written = match shown {
@@ -154,7 +157,9 @@ impl NodeKeeper {
         let node = new_node(&self.settings, labels.clone(), status.clone());
         match api.create(&PostParams::default(), &node).await {
             Ok(made) => {
-                let has = made.status.is_some_and(|s| s.conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready")));
+                let has = made
+                    .status
+                    .is_some_and(|s| s.conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready")));
                 if has { Ok(status.clone()) } else { self.update(api, false, labels, status).await }
             }
             Err(e) if is_already_exists(&e) => {
@@ -194,7 +199,8 @@ impl NodeKeeper {
 /// The runtime's state as a status shows it.
 fn runtime_of(status: &core::NodeStatus) -> RuntimeState {
     let info = status.node_info.as_ref();
-    let (name, version) = info.and_then(|i| i.container_runtime_version.split_once("://")).unwrap_or_default();
+    let (name, version) =
+        info.and_then(|i| i.container_runtime_version.split_once("://")).unwrap_or_default();
     let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready");
     RuntimeState {
         name: name.to_owned(),

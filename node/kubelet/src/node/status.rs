@@ -45,7 +45,10 @@ pub fn labels(s: &NodeSettings, m: &Machine, r: &RuntimeState) -> BTreeMap<Strin
         ("beta.kubernetes.io/arch".to_owned(), m.architecture.clone()),
     ]);
     all.extend(
-        r.handlers.iter().filter(|h| !h.0.is_empty()).map(|h| (format!("{RUNTIME_LABEL}{}", h.0), "true".to_owned())),
+        r.handlers
+            .iter()
+            .filter(|h| !h.0.is_empty())
+            .map(|h| (format!("{RUNTIME_LABEL}{}", h.0), "true".to_owned())),
     );
     all.extend(s.labels.clone());
     all
@@ -80,7 +83,8 @@ pub fn compute_node_status(
     before: Option<&core::NodeStatus>,
     now: Timestamp,
 ) -> core::NodeStatus {
-    let address = |kind: &str, address: &str| core::NodeAddress { type_: kind.into(), address: address.into() };
+    let address =
+        |kind: &str, address: &str| core::NodeAddress { type_: kind.into(), address: address.into() };
     core::NodeStatus {
         addresses: Some(vec![address("InternalIP", &s.ip), address("Hostname", &s.name)]),
         capacity: Some(quantities(capacity(s, m))),
@@ -118,15 +122,29 @@ pub fn compute_node_status(
     }
 }
 
-fn conditions(r: &RuntimeState, before: Option<&core::NodeStatus>, now: Timestamp) -> Vec<core::NodeCondition> {
+fn conditions(
+    r: &RuntimeState,
+    before: Option<&core::NodeStatus>,
+    now: Timestamp,
+) -> Vec<core::NodeCondition> {
     let ready = match &r.unready {
         None => ("Ready", "True", "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(why) => ("Ready", "False", "KubeletNotReady", why.clone()),
     };
     let all = [
-        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available".to_owned()),
+        (
+            "MemoryPressure",
+            "False",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available".to_owned(),
+        ),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure".to_owned()),
-        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available".to_owned()),
+        (
+            "PIDPressure",
+            "False",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available".to_owned(),
+        ),
         ready,
     ];
     let now = crate::status::seconds(now);
@@ -183,7 +201,13 @@ mod tests {
     use super::*;
 
     fn settings() -> NodeSettings {
-        NodeSettings { name: "n1".into(), ip: "127.0.0.1".into(), port: 10250, max_pods: 110, ..Default::default() }
+        NodeSettings {
+            name: "n1".into(),
+            ip: "127.0.0.1".into(),
+            port: 10250,
+            max_pods: 110,
+            ..Default::default()
+        }
     }
 
     fn machine() -> Machine {
@@ -222,7 +246,8 @@ mod tests {
         let first = compute_node_status(&settings(), &machine(), &runtime(None), None, at(10));
         let second = compute_node_status(&settings(), &machine(), &runtime(None), Some(&first), at(20));
         assert!(!differs(&first, &second), "only the heartbeat changed");
-        let third = compute_node_status(&settings(), &machine(), &runtime(Some("down")), Some(&second), at(30));
+        let third =
+            compute_node_status(&settings(), &machine(), &runtime(Some("down")), Some(&second), at(30));
         assert!(differs(&second, &third));
         let ready = |s: &core::NodeStatus| {
             let c = s.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap().clone();

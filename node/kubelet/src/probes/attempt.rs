@@ -36,7 +36,12 @@ pub struct Question {
 
 impl From<&core::Probe> for Question {
     fn from(p: &core::Probe) -> Self {
-        Self { exec: p.exec.clone(), http: p.http_get.clone(), tcp: p.tcp_socket.clone(), grpc: p.grpc.clone() }
+        Self {
+            exec: p.exec.clone(),
+            http: p.http_get.clone(),
+            tcp: p.tcp_socket.clone(),
+            grpc: p.grpc.clone(),
+        }
     }
 }
 
@@ -64,9 +69,9 @@ pub async fn ask(question: &Question, target: &Target, timeout: Duration) -> Out
     };
     match tokio::time::timeout(timeout, asked).await {
         Ok(outcome) => outcome,
-        Err(_) if question.grpc.is_some() => {
-            Outcome::Failure(format!("timeout: failed to connect service within {timeout:?}: context deadline exceeded"))
-        }
+        Err(_) if question.grpc.is_some() => Outcome::Failure(format!(
+            "timeout: failed to connect service within {timeout:?}: context deadline exceeded"
+        )),
         Err(_) => Outcome::Failure(format!(
             "{}: context deadline exceeded (Client.Timeout exceeded while awaiting headers)",
             describe(question, target)
@@ -143,7 +148,9 @@ async fn ask_http(http: &core::HTTPGetAction, target: &Target) -> Outcome {
         .header("connection", "close");
     for h in http.http_headers.iter().flatten() {
         let name = h.name.to_ascii_lowercase();
-        if let Some(old) = request.headers_mut().filter(|_| matches!(name.as_str(), "host" | "user-agent" | "accept")) {
+        if let Some(old) =
+            request.headers_mut().filter(|_| matches!(name.as_str(), "host" | "user-agent" | "accept"))
+        {
             old.remove(&name);
         }
         // An empty Accept asks for none.
@@ -182,7 +189,8 @@ async fn exchange<S>(io: S, request: http::Request<Empty<Bytes>>) -> Result<u16,
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|e| e.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let status = response.status().as_u16();

@@ -74,11 +74,14 @@ async fn check(host: &str, port: u16, service: &str) -> Result<u8, String> {
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| text(&e))?;
         let status = response.headers().get("grpc-status").cloned();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
+        let body =
+            Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| e.to_string())?;
         let status = status.or_else(|| body.trailers().and_then(|t| t.get("grpc-status")).cloned());
         match status.as_ref().and_then(|s| s.to_str().ok()) {
             Some("0") => answer_status(&body.to_bytes()).ok_or_else(|| "not a health answer".to_owned()),
-            Some("12") => Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".into()),
+            Some("12") => {
+                Err("this server does not implement the grpc health protocol (grpc.health.v1.Health)".into())
+            }
             Some(code) => Err(format!("rpc error: code = {code}")),
             None => Err("the answer has no status".to_owned()),
         }

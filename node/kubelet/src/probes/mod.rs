@@ -52,7 +52,7 @@ impl ProbeResults {
             Kind::Liveness => &mut self.liveness,
             Kind::Readiness => &mut self.readiness,
         };
-        std::mem::replace(slot, Some(ok)) != Some(ok)
+        slot.replace(ok) != Some(ok)
     }
 }
 

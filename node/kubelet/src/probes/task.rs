@@ -74,7 +74,9 @@ async fn run(
         let asked = Instant::now();
         let outcome = ask(&question, &target, timing.timeout).await;
         let step = state.step(&outcome, asked.duration_since(first));
-        if step.counted_failure && let Outcome::Failure(text) = &outcome {
+        if step.counted_failure
+            && let Outcome::Failure(text) = &outcome
+        {
             listener.unhealthy(&name, kind, &format!("{} probe failed: {text}", kind.title()));
         }
         if let Some(ok) = step.verdict {

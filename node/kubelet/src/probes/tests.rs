@@ -46,13 +46,15 @@ fn failures_of_the_first_period_do_not_count() {
 #[test]
 fn readiness_is_lost_after_three_failures_and_won_back_by_one_success() {
     let fails = |t: u64| (20_000..60_000).contains(&t);
-    let out = play(Kind::Readiness, timing(1, 3), |t| if fails(t) { no() } else { Outcome::Success }, 100_000);
+    let out =
+        play(Kind::Readiness, timing(1, 3), |t| if fails(t) { no() } else { Outcome::Success }, 100_000);
     assert_eq!(out, [(0, true), (40_000, false), (60_000, true)]);
 }
 
 #[test]
 fn liveness_that_failed_is_not_asked_again() {
-    let out = play(Kind::Liveness, timing(1, 1), |t| if t < 20_000 { Outcome::Success } else { no() }, 900_000);
+    let out =
+        play(Kind::Liveness, timing(1, 1), |t| if t < 20_000 { Outcome::Success } else { no() }, 900_000);
     assert_eq!(out, [(0, true), (20_000, false)]);
 }
 

@@ -61,7 +61,11 @@ async fn authorize(request: Request, next: Next) -> Response {
         Some(peer) => refuse(Status::forbidden(
             None,
             "",
-            format!("Forbidden (user={}, verb={}, resource=nodes)", peer.common_name, request.method().as_str().to_ascii_lowercase()),
+            format!(
+                "Forbidden (user={}, verb={}, resource=nodes)",
+                peer.common_name,
+                request.method().as_str().to_ascii_lowercase()
+            ),
         )),
     }
 }
@@ -70,14 +74,17 @@ async fn pods(Extension(state): Extension<Arc<State>>) -> Response {
     let items: Vec<_> = state.pods.list();
     let items: Vec<serde_json::Value> =
         items.iter().filter_map(|p| serde_json::to_value(&**p).ok()).collect();
-    axum::Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items })).into_response()
+    axum::Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
+        .into_response()
 }
 
 async fn metrics(Extension(state): Extension<Arc<State>>) -> String {
     let (mut running, mut containers) = (0, 0);
     for pod in state.pods.list() {
         let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
-        let Some(entry) = state.registry.get(namespace.unwrap_or_default(), name.unwrap_or_default()) else { continue };
+        let Some(entry) = state.registry.get(namespace.unwrap_or_default(), name.unwrap_or_default()) else {
+            continue;
+        };
         let shown = entry.mailbox.shown();
         let now = shown
             .container_statuses
@@ -127,7 +134,9 @@ fn options(q: &LogQuery, now: Timestamp) -> Result<LogOptions, Status> {
         other => Ok(other.map(|v| v as u64)),
     };
     let since = match (&q.since_time, positive("sinceSeconds", q.since_seconds, 1)?) {
-        (Some(_), Some(_)) => return Err(Status::bad_request("at most one of sinceTime or sinceSeconds may be given")),
+        (Some(_), Some(_)) => {
+            return Err(Status::bad_request("at most one of sinceTime or sinceSeconds may be given"));
+        }
         (Some(text), None) => {
             Some(text.parse::<Timestamp>().map_err(|e| Status::bad_request(format!("sinceTime: {e}")))?)
         }
@@ -145,7 +154,8 @@ fn options(q: &LogQuery, now: Timestamp) -> Result<LogOptions, Status> {
 
 /// Which run of a container is meant, or why there is none to show.
 fn run_of(status: &core::PodStatus, pod: &str, container: &str, previous: bool) -> Result<u32, String> {
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     let Some(c) = all.into_iter().find(|c| c.name == container) else {
         return Err(format!("container {container:?} in pod {pod:?} is not available"));
     };
@@ -175,7 +185,8 @@ fn run_of(status: &core::PodStatus, pod: &str, container: &str, previous: bool) 
 
 /// Whether a run may still write.
 fn still_running(status: &core::PodStatus, container: &str, attempt: u32) -> bool {
-    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
     all.into_iter().find(|c| c.name == container).is_some_and(|c| {
         u32::try_from(c.restart_count).is_ok_and(|n| n == attempt)
             && c.state.as_ref().is_some_and(|s| s.running.is_some())
@@ -198,7 +209,8 @@ async fn container_logs(
         Ok(attempt) => attempt,
         Err(why) => return refuse(Status::bad_request(why)),
     };
-    let path = state.logs_dir.join(log_dir_name(&namespace, &pod, &entry.uid)).join(log_path(&container, attempt));
+    let path =
+        state.logs_dir.join(log_dir_name(&namespace, &pod, &entry.uid)).join(log_path(&container, attempt));
     let running = move || still_running(&entry.mailbox.shown(), &container, attempt);
     match read_log(path, options, running).await {
         Ok(stream) => ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(stream)).into_response(),
@@ -212,7 +224,11 @@ struct ImportQuery {
     reference: String,
 }
 
-async fn import(Extension(state): Extension<Arc<State>>, Query(q): Query<ImportQuery>, body: Body) -> Response {
+async fn import(
+    Extension(state): Extension<Arc<State>>,
+    Query(q): Query<ImportQuery>,
+    body: Body,
+) -> Response {
     let mut taken = 0u64;
     let file = body
         .into_data_stream()
@@ -229,11 +245,15 @@ async fn import(Extension(state): Extension<Arc<State>>, Query(q): Query<ImportQ
         })
         .boxed();
     match state.images.import_image(q.reference, file).await {
-        Ok(answer) => axum::Json(json!({ "reference": answer.reference, "id": answer.image_ref })).into_response(),
+        Ok(answer) => {
+            axum::Json(json!({ "reference": answer.reference, "id": answer.image_ref })).into_response()
+        }
         Err(e) => {
             let text = e.to_string();
             refuse(match e {
-                cri::Error::InvalidArgument(_) | cri::Error::FailedPrecondition(_) => Status::bad_request(text),
+                cri::Error::InvalidArgument(_) | cri::Error::FailedPrecondition(_) => {
+                    Status::bad_request(text)
+                }
                 cri::Error::ResourceExhausted(_) => Status::too_large(text),
                 cri::Error::Unimplemented(_) => Status::new(501, "NotImplemented", text),
                 cri::Error::Unavailable(_) => Status::unavailable(text),
@@ -265,7 +285,11 @@ mod tests {
         );
         let again = c(json!({ "running": {} }), json!({ "terminated": { "exitCode": 1 } }), 3);
         assert_eq!(run_of(&again, "p", "c", true), Ok(2));
-        let crashed = c(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), json!({ "terminated": { "exitCode": 1 } }), 3);
+        let crashed = c(
+            json!({ "waiting": { "reason": "CrashLoopBackOff" } }),
+            json!({ "terminated": { "exitCode": 1 } }),
+            3,
+        );
         assert_eq!((run_of(&crashed, "p", "c", false), run_of(&crashed, "p", "c", true)), (Ok(3), Ok(3)));
         let making = c(json!({ "waiting": { "reason": "ContainerCreating" } }), json!({}), 0);
         assert_eq!(

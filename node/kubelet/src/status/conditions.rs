@@ -23,7 +23,11 @@ impl Verdict {
 }
 
 /// Every condition: ours computed, those of others as they were.
-pub fn conditions(s: &Sources<'_>, spec: &core::PodSpec, status: &core::PodStatus) -> Vec<core::PodCondition> {
+pub fn conditions(
+    s: &Sources<'_>,
+    spec: &core::PodSpec,
+    status: &core::PodStatus,
+) -> Vec<core::PodCondition> {
     let phase = status.phase.as_deref().unwrap_or_default();
     let containers_ready = containers_ready(spec, status, phase);
     let ready = ready(s, spec, &containers_ready);
@@ -41,7 +45,13 @@ pub fn conditions(s: &Sources<'_>, spec: &core::PodSpec, status: &core::PodStatu
     ];
     let before = |kind: &str| {
         let api = s.pod.status.as_ref().and_then(|st| st.conditions.as_ref());
-        s.previous.conditions.iter().flatten().chain(api.into_iter().flatten()).find(|c| c.type_ == kind).cloned()
+        s.previous
+            .conditions
+            .iter()
+            .flatten()
+            .chain(api.into_iter().flatten())
+            .find(|c| c.type_ == kind)
+            .cloned()
     };
     let mut all: Vec<core::PodCondition> = ours
         .into_iter()
@@ -91,7 +101,7 @@ fn initialized(spec: &core::PodSpec, status: &core::PodStatus, phase: &str) -> V
         .filter(|c| {
             let st = statuses.iter().find(|x| x.name == c.name);
             if is_sidecar(c) {
-                !st.is_some_and(|x| x.started == Some(true)) && !begun
+                st.is_none_or(|x| x.started != Some(true)) && !begun
             } else {
                 !st.is_some_and(|x| x.ready)
             }
@@ -120,7 +130,11 @@ fn containers_ready(spec: &core::PodSpec, status: &core::PodStatus, phase: &str)
     let unready: Vec<&str> = sidecars
         .chain(&spec.containers)
         .filter(|c| {
-            let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+            let all = status
+                .init_container_statuses
+                .iter()
+                .flatten()
+                .chain(status.container_statuses.iter().flatten());
             !all.into_iter().any(|x| x.name == c.name && x.ready)
         })
         .map(|c| c.name.as_str())
@@ -128,10 +142,7 @@ fn containers_ready(spec: &core::PodSpec, status: &core::PodStatus, phase: &str)
     if unready.is_empty() {
         Verdict::ok()
     } else {
-        Verdict::no(
-            "ContainersNotReady",
-            format!("containers with unready status: [{}]", unready.join(" ")),
-        )
+        Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
     }
 }
 
@@ -144,7 +155,8 @@ fn ready(s: &Sources<'_>, spec: &core::PodSpec, containers: &Verdict) -> Verdict
     for gate in spec.readiness_gates.iter().flatten() {
         let kind = &gate.condition_type;
         match given.iter().find(|c| &c.type_ == kind) {
-            None => closed.push(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
+            None => closed
+                .push(format!("corresponding condition of pod readiness gate \"{kind}\" does not exist.")),
             Some(c) if c.status != "True" => closed.push(format!(
                 "the status of pod readiness gate \"{kind}\" is not \"True\", but {}",
                 c.status

@@ -73,7 +73,8 @@ fn status(
     init: bool,
     previous: Option<&core::ContainerStatus>,
 ) -> core::ContainerStatus {
-    let has_inits = s.pod.spec.as_ref().is_some_and(|p| p.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
+    let has_inits =
+        s.pod.spec.as_ref().is_some_and(|p| p.init_containers.as_ref().is_some_and(|i| !i.is_empty()));
     let default_reason = if has_inits { "PodInitializing" } else { "ContainerCreating" };
     let spec_image = c.image.clone().unwrap_or_default();
     let mut out = core::ContainerStatus {
@@ -101,7 +102,8 @@ fn status(
 
     out.restart_count = i32::try_from(newest.attempt).unwrap_or(i32::MAX);
     out.container_id = Some(format!("{}://{}", s.runtime_name, newest.id));
-    if !newest.image.is_empty() {
+    // A runtime that was given the image's id shows the id; people want the name.
+    if !newest.image.is_empty() && !newest.image.starts_with("sha256:") {
         out.image = newest.image.clone();
     }
     out.image_id = newest.image_id.clone();
@@ -146,10 +148,11 @@ fn status(
                     });
         }
         RunState::Exited | RunState::Unknown => {
-            let end = match newest.state {
+            let mut end = match newest.state {
                 RunState::Exited => terminated(newest, s.runtime_name),
                 _ => lost(),
             };
+            keep_message(&mut end, previous);
             let again = !stopping
                 && s.pod.metadata.deletion_timestamp.is_none()
                 && restarts(s.pod, c, newest.exit_code)
@@ -170,6 +173,16 @@ fn status(
     out
 }
 
+/// The file a message came from may be gone; a message once shown stays.
+fn keep_message(end: &mut core::ContainerState, previous: Option<&core::ContainerStatus>) {
+    let (Some(end), Some(p)) = (&mut end.terminated, previous) else { return };
+    let states = p.state.iter().chain(&p.last_state);
+    let shown = states.filter_map(|st| st.terminated.as_ref()).find(|t| t.container_id == end.container_id);
+    if end.message.is_none() {
+        end.message = shown.and_then(|t| t.message.clone());
+    }
+}
+
 /// State and last state of a container of which the runtime shows nothing.
 fn missing(
     previous: Option<&core::ContainerStatus>,
@@ -187,7 +200,13 @@ fn missing(
     if stopping && was_running {
         return (lost(), last);
     }
-    let last = if was_running { lost() } else if state.terminated.is_some() { state } else { last };
+    let last = if was_running {
+        lost()
+    } else if state.terminated.is_some() {
+        state
+    } else {
+        last
+    };
     match why {
         Some(w) => (waiting(w.reason, &w.message), last),
         None => (waiting(default_reason, ""), last),

@@ -109,7 +109,11 @@ pub fn compute_pod_status(s: &Sources<'_>) -> core::PodStatus {
 }
 
 /// The pod's addresses. They stay as they were last when the pod has ended, as upstream keeps them.
-fn addresses(s: &Sources<'_>, spec: &core::PodSpec, phase: &str) -> (Option<String>, Option<Vec<core::PodIP>>) {
+fn addresses(
+    s: &Sources<'_>,
+    spec: &core::PodSpec,
+    phase: &str,
+) -> (Option<String>, Option<Vec<core::PodIP>>) {
     if spec.host_network == Some(true) {
         return (Some(s.host_ip.to_owned()), Some(vec![core::PodIP { ip: s.host_ip.to_owned() }]));
     }

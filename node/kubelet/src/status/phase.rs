@@ -4,7 +4,9 @@ use client::k8s_openapi::api::core::v1 as core;
 
 /// The exit code of a container that has ended: in `state`, or in `lastState` while it waits to run again.
 fn ended(s: &core::ContainerStatus) -> Option<i32> {
-    let of = |st: &Option<core::ContainerState>| st.as_ref().and_then(|x| x.terminated.as_ref()).map(|t| t.exit_code);
+    let of = |st: &Option<core::ContainerState>| {
+        st.as_ref().and_then(|x| x.terminated.as_ref()).map(|t| t.exit_code)
+    };
     match &s.state {
         Some(st) if st.terminated.is_some() => of(&s.state),
         Some(st) if st.waiting.is_some() => of(&s.last_state),
@@ -47,7 +49,11 @@ pub fn phase(
     }
     if stopped && running == 0 {
         // What never ran has not failed; but a pod that ended before all of it ran has.
-        return if failed == 0 && waiting == 0 && failed_inits == 0 && succeeded > 0 { "Succeeded" } else { "Failed" };
+        return if failed == 0 && waiting == 0 && failed_inits == 0 && succeeded > 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     if failed_inits > 0 && policy == "Never" {
         return "Failed";
@@ -62,9 +68,11 @@ pub fn phase(
         (0, 0) if !begun => "Pending",
         (0, 0) => {
             // Each container by its own policy: one that is to run again keeps the pod alive.
-            let again = spec.containers.iter().zip(containers).any(|(c, s)| {
-                ended(s).is_some_and(|code| crate::actions::restarts(pod, c, code))
-            });
+            let again = spec
+                .containers
+                .iter()
+                .zip(containers)
+                .any(|(c, s)| ended(s).is_some_and(|code| crate::actions::restarts(pod, c, code)));
             match (again, failed) {
                 (true, _) => "Running",
                 (false, 0) => "Succeeded",

@@ -50,7 +50,10 @@ fn pod(policy: &str, extra: Value) -> core::Pod {
     for (k, v) in extra.as_object().unwrap() {
         spec[k] = v.clone();
     }
-    serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns", "uid": "u" }, "spec": spec })).unwrap()
+    serde_json::from_value(
+        json!({ "metadata": { "name": "p", "namespace": "ns", "uid": "u" }, "spec": spec }),
+    )
+    .unwrap()
 }
 
 #[derive(Default)]
@@ -121,7 +124,12 @@ fn show(s: &core::PodStatus) -> String {
 
 fn condition(s: &core::PodStatus, kind: &str) -> String {
     let c = s.conditions.iter().flatten().find(|c| c.type_ == kind).unwrap();
-    format!("{} {} {}", c.status, c.reason.clone().unwrap_or("-".into()), c.message.clone().unwrap_or("-".into()))
+    format!(
+        "{} {} {}",
+        c.status,
+        c.reason.clone().unwrap_or("-".into()),
+        c.message.clone().unwrap_or("-".into())
+    )
 }
 
 #[test]
@@ -135,11 +143,19 @@ fn a_pod_goes_from_pending_over_running_to_its_end() {
         (&always, &["c 0 running"], "Running | c:running last:- r0 ready started"),
         (&always, &["c 0 exited 1"], "Running | c:terminated(1 Error) last:- r0"),
         (&always, &["c 0 exited 0"], "Running | c:terminated(0 Completed) last:- r0"),
-        (&always, &["c 0 exited 137 OOMKilled", "c 1 running"], "Running | c:running last:terminated(137 OOMKilled) r1 ready started"),
+        (
+            &always,
+            &["c 0 exited 137 OOMKilled", "c 1 running"],
+            "Running | c:running last:terminated(137 OOMKilled) r1 ready started",
+        ),
         (&never, &["c 0 exited 0"], "Succeeded | c:terminated(0 Completed) last:- r0"),
         (&never, &["c 0 exited 3"], "Failed | c:terminated(3 Error) last:- r0"),
         (&on_failure, &["c 0 exited 3"], "Running | c:terminated(3 Error) last:- r0"),
-        (&on_failure, &["c 0 exited 3", "c 1 exited 0"], "Succeeded | c:terminated(0 Completed) last:terminated(3 Error) r1"),
+        (
+            &on_failure,
+            &["c 0 exited 3", "c 1 exited 0"],
+            "Succeeded | c:terminated(0 Completed) last:terminated(3 Error) r1",
+        ),
     ];
     for (pod, containers, wanted) in cases {
         assert_eq!(show(&World::of(containers).status(pod)), *wanted, "{containers:?}");
@@ -166,14 +182,18 @@ fn an_image_that_cannot_be_pulled_shows_in_a_pending_pod() {
 
 #[test]
 fn init_containers_come_first_and_a_failed_one_fails_a_pod_that_never_restarts() {
-    let inits = json!({ "initContainers": [{ "name": "a", "image": "img" }, { "name": "b", "image": "img" }] });
+    let inits =
+        json!({ "initContainers": [{ "name": "a", "image": "img" }, { "name": "b", "image": "img" }] });
     let p = pod("Never", inits.clone());
     let s = World::of(&["a 0 running"]).status(&p);
     assert_eq!(
         show(&s),
         "Pending | a:running last:- r0 started | b:waiting(PodInitializing) last:- r0 | c:waiting(PodInitializing) last:- r0"
     );
-    assert_eq!(condition(&s, "Initialized"), "False ContainersNotInitialized containers with incomplete status: [a b]");
+    assert_eq!(
+        condition(&s, "Initialized"),
+        "False ContainersNotInitialized containers with incomplete status: [a b]"
+    );
     let s = World::of(&["a 0 exited 1"]).status(&p);
     assert!(show(&s).starts_with("Failed | a:terminated(1 Error)"), "{}", show(&s));
     let s = World::of(&["a 0 exited 1"]).status(&pod("Always", inits.clone()));
@@ -203,7 +223,8 @@ fn readiness_follows_the_probes_and_a_startup_probe_comes_before() {
 #[test]
 fn after_a_restart_of_the_kubelet_a_ready_container_stays_ready_until_its_probe_speaks() {
     let probe = json!({ "tcpSocket": { "port": 80 } });
-    let p = pod("Always", json!({ "containers": [{ "name": "c", "image": "img", "readinessProbe": probe }] }));
+    let p =
+        pod("Always", json!({ "containers": [{ "name": "c", "image": "img", "readinessProbe": probe }] }));
     let mut w = World::of(&["c 0 running"]);
     w.probes.insert("c0".into(), ProbeResults { readiness: Some(true), ..Default::default() });
     let before = w.status(&p);
@@ -241,7 +262,10 @@ fn an_evicted_pod_has_failed_and_says_why() {
     let mut w = World::of(&["c 0 running"]);
     w.eviction = Some(Eviction { reason: "DeadlineExceeded".into(), message: "too long".into() });
     let s = w.status(&pod("Always", json!({})));
-    assert_eq!((s.phase.as_deref(), s.reason.as_deref(), s.message.as_deref()), (Some("Failed"), Some("DeadlineExceeded"), Some("too long")));
+    assert_eq!(
+        (s.phase.as_deref(), s.reason.as_deref(), s.message.as_deref()),
+        (Some("Failed"), Some("DeadlineExceeded"), Some("too long"))
+    );
     assert_eq!(condition(&s, "ContainersReady"), "False PodFailed -");
 }
 
@@ -283,7 +307,10 @@ fn container_ids_carry_the_runtimes_name_and_ends_carry_their_facts() {
     assert_eq!(c.container_id.as_deref(), Some("dhow://c0"));
     assert_eq!(c.image_id, "sha256:1");
     let t = c.state.as_ref().unwrap().terminated.as_ref().unwrap();
-    assert_eq!((t.exit_code, t.reason.as_deref(), t.container_id.as_deref()), (137, Some("OOMKilled"), Some("dhow://c0")));
+    assert_eq!(
+        (t.exit_code, t.reason.as_deref(), t.container_id.as_deref()),
+        (137, Some("OOMKilled"), Some("dhow://c0"))
+    );
     assert_eq!((t.started_at.as_ref().unwrap().0, t.finished_at.as_ref().unwrap().0), (at(1), at(2)));
 }
 
@@ -295,7 +322,8 @@ fn a_container_that_vanished_is_shown_as_lost() {
     w.containers.clear();
     assert_eq!(
         show(&w.status(&p)),
-        "Pending | c:waiting(ContainerCreating) last:terminated(137 ContainerStatusUnknown) r0".replace("Pending", "Running")
+        "Pending | c:waiting(ContainerCreating) last:terminated(137 ContainerStatusUnknown) r0"
+            .replace("Pending", "Running")
     );
 }
 
@@ -319,5 +347,8 @@ fn the_class_of_service_follows_requests_and_limits() {
     assert_eq!(class(json!({})), "BestEffort");
     assert_eq!(class(json!({ "limits": { "cpu": "1", "memory": "1Gi" } })), "Guaranteed");
     assert_eq!(class(json!({ "limits": { "memory": "1Gi" } })), "Burstable");
-    assert_eq!(class(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } })), "Burstable");
+    assert_eq!(
+        class(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } })),
+        "Burstable"
+    );
 }

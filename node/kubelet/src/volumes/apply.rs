@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 /// Makes a volume and gives its path.
 pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> Result<PathBuf, VolumeError> {
-    let io_error = |what: &str, source| VolumeError::Io { volume: name.to_owned(), what: what.to_owned(), source };
+    let io_error =
+        |what: &str, source| VolumeError::Io { volume: name.to_owned(), what: what.to_owned(), source };
     match plan {
         VolumePlan::EmptyDir => {
             let dir = volume_dir(root, uid, "empty-dir", name);
@@ -19,7 +20,8 @@ pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> R
             Ok(dir)
         }
         VolumePlan::HostPath { path, kind } => {
-            ensure_host_path(Path::new(path), kind).map_err(|why| VolumeError::SetUp { volume: name.to_owned(), why })?;
+            ensure_host_path(Path::new(path), kind)
+                .map_err(|why| VolumeError::SetUp { volume: name.to_owned(), why })?;
             Ok(PathBuf::from(path))
         }
         VolumePlan::Files { plugin, files } => {

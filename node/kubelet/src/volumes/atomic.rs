@@ -86,7 +86,9 @@ fn list(dir: &Path, prefix: &str, into: &mut BTreeSet<String>) -> io::Result<()>
 fn fresh_name(dir: &Path) -> io::Result<String> {
     let mut highest = 0u64;
     for entry in fs::read_dir(dir)? {
-        if let Some(n) = entry?.file_name().to_str().and_then(|n| n.strip_prefix("..v")).and_then(|n| n.parse().ok()) {
+        if let Some(n) =
+            entry?.file_name().to_str().and_then(|n| n.strip_prefix("..v")).and_then(|n| n.parse().ok())
+        {
             highest = highest.max(n);
         }
     }

@@ -119,7 +119,9 @@ pub fn plan_volume(
 fn mode(mode: Option<i32>) -> Result<u32, String> {
     match mode {
         None => Ok(DEFAULT_MODE),
-        Some(m) => u32::try_from(m).ok().filter(|m| *m <= 0o777).ok_or_else(|| format!("mode {m} is not one")),
+        Some(m) => {
+            u32::try_from(m).ok().filter(|m| *m <= 0o777).ok_or_else(|| format!("mode {m} is not one"))
+        }
     }
 }
 

@@ -14,12 +14,14 @@ fn volume(v: serde_json::Value) -> core::Volume {
 
 fn objects() -> Objects {
     let cm: core::ConfigMap =
-        serde_json::from_value(json!({ "data": { "a": "1", "b": "2" }, "binaryData": { "c": "AAE=" } })).unwrap();
+        serde_json::from_value(json!({ "data": { "a": "1", "b": "2" }, "binaryData": { "c": "AAE=" } }))
+            .unwrap();
     Objects { config_maps: [("cm".into(), Some(Arc::new(cm)))].into(), secrets: BTreeMap::new() }
 }
 
 fn plan(v: serde_json::Value) -> Result<Vec<String>, String> {
-    let pod: core::Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "labels": { "k": "v" } } })).unwrap();
+    let pod: core::Pod =
+        serde_json::from_value(json!({ "metadata": { "name": "p", "labels": { "k": "v" } } })).unwrap();
     match plan_volume(&pod, &volume(v), &objects(), &PodFacts::default())? {
         VolumePlan::Files { files, .. } => Ok(files
             .into_iter()
@@ -60,8 +62,15 @@ fn what_a_volume_lacks_is_said_and_optional_sources_may_lack() {
     for (v, why) in cases {
         assert_eq!(plan(v).unwrap_err(), why);
     }
-    assert!(plan(json!({ "name": "v", "nfs": { "server": "s", "path": "/" } })).unwrap_err().contains("not supported"));
-    assert_eq!(plan(json!({ "name": "v", "configMap": { "name": "no", "optional": true } })).unwrap().len(), 0);
+    assert!(
+        plan(json!({ "name": "v", "nfs": { "server": "s", "path": "/" } }))
+            .unwrap_err()
+            .contains("not supported")
+    );
+    assert_eq!(
+        plan(json!({ "name": "v", "configMap": { "name": "no", "optional": true } })).unwrap().len(),
+        0
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) enum SyncError {
     #[error("the API server")]
     Api(#[source] Box<client::kube::Error>),
     #[error("{0}")]
-    Volume(String),
+    Setup(String),
     #[error("{what}")]
     Io {
         what: String,
@@ -115,22 +115,21 @@ impl Worker {
     async fn create_sandbox(&mut self, attempt: u32) -> Result<(), SyncError> {
         let shared = self.shared.clone();
         self.ensure_volumes().await?;
-        let spec = self.pod.spec.as_ref();
-        let handler = match spec.and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty()) {
-            None => String::new(),
-            Some(class) => match shared.objects.handler(class).await? {
-                Some(handler) => handler,
-                None => {
-                    let text = format!("Failed to create pod sandbox: RuntimeClass {class:?} not found");
-                    self.event(None, EventType::Warning, "FailedCreatePodSandBox", &text);
-                    return Err(SyncError::Volume(text));
-                }
-            },
+        let Some(handler) = self.handler().await? else {
+            let class = self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.clone()).unwrap_or_default();
+            let text = format!("Failed to create pod sandbox: RuntimeClass {class:?} not found");
+            self.event(None, EventType::Warning, "FailedCreatePodSandBox", &text);
+            return Err(SyncError::Setup(text));
         };
         let config = sandbox_config(&self.pod, attempt, &shared.logs_dir, &shared.dns);
+        // The runtime writes each container's log into a directory of its own, which is for us to make.
         let dir = std::path::PathBuf::from(&config.log_directory);
-        tokio::fs::create_dir_all(&dir)
-            .await
+        let containers =
+            self.pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
+        let dirs: Vec<_> = containers.map(|c| dir.join(&c.name)).collect();
+        let made =
+            tokio::task::spawn_blocking(move || dirs.iter().try_for_each(std::fs::create_dir_all)).await;
+        made.unwrap_or_else(|e| Err(std::io::Error::other(e)))
             .map_err(|source| SyncError::Io { what: format!("cannot make {}", dir.display()), source })?;
         let permit = shared.starts.acquire().await;
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
@@ -147,6 +146,14 @@ impl Worker {
                 self.event(None, EventType::Warning, "FailedCreatePodSandBox", &text);
                 Err(e.into())
             }
+        }
+    }
+
+    /// The handler of the pod's RuntimeClass, empty without one; `None` when there is no such class.
+    pub(super) async fn handler(&self) -> Result<Option<String>, SyncError> {
+        match self.pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|c| !c.is_empty()) {
+            None => Ok(Some(String::new())),
+            Some(class) => Ok(self.shared.objects.handler(class).await?),
         }
     }
 
@@ -188,8 +195,10 @@ impl Worker {
         });
         let grace = self.grace();
         let began = Instant::now();
-        let stops: Vec<Stop> =
-            mains.iter().map(|c| self.stop(&kill_of(c, format!("{message} {}", c.name)), Some(grace))).collect();
+        let stops: Vec<Stop> = mains
+            .iter()
+            .map(|c| self.stop(&kill_of(c, format!("{message} {}", c.name)), Some(grace)))
+            .collect();
         for done in futures::future::join_all(stops.into_iter().map(Stop::run)).await {
             done?;
         }

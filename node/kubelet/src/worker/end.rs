@@ -63,7 +63,9 @@ impl Worker {
     /// Takes the pod's object out of the API for good; only this very pod.
     async fn delete_object(&mut self) -> Result<(), SyncError> {
         let meta = &self.pod.metadata;
-        if meta.finalizers.as_ref().is_some_and(|f| !f.is_empty()) && meta.deletion_grace_period_seconds == Some(0) {
+        if meta.finalizers.as_ref().is_some_and(|f| !f.is_empty())
+            && meta.deletion_grace_period_seconds == Some(0)
+        {
             // It waits for its finalizers, which are not ours.
             return Ok(());
         }
@@ -97,7 +99,8 @@ impl Worker {
         let meta = &self.pod.metadata;
         let mut dirs: Vec<PathBuf> = vec![pod_dir(&self.shared.root_dir, &self.uid)];
         if logs {
-            let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+            let (namespace, name) =
+                (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
             dirs.push(self.shared.logs_dir.join(log_dir_name(namespace, name, &self.uid)));
         }
         let what = dirs[0].display().to_string();
@@ -105,7 +108,7 @@ impl Worker {
         match removed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => Err(SyncError::Io { what: format!("cannot remove {what}"), source }),
-            Err(e) => Err(SyncError::Volume(e.to_string())),
+            Err(e) => Err(SyncError::Setup(e.to_string())),
         }
     }
 }

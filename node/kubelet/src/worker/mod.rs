@@ -204,7 +204,12 @@ impl Worker {
                             reason: "DeadlineExceeded".into(),
                             message: "Pod was active on the node longer than the specified deadline".into(),
                         });
-                        self.event(None, EventType::Normal, "DeadlineExceeded", "Pod was active on the node longer than the specified deadline");
+                        self.event(
+                            None,
+                            EventType::Normal,
+                            "DeadlineExceeded",
+                            "Pod was active on the node longer than the specified deadline",
+                        );
                     }
                 }
             }
@@ -251,7 +256,8 @@ impl Worker {
     /// The pod as messages name it: `web_default(uid)`.
     fn full_name(&self) -> String {
         let m = &self.pod.metadata;
-        let (name, namespace) = (m.name.as_deref().unwrap_or_default(), m.namespace.as_deref().unwrap_or_default());
+        let (name, namespace) =
+            (m.name.as_deref().unwrap_or_default(), m.namespace.as_deref().unwrap_or_default());
         format!("{name}_{namespace}({})", self.uid)
     }
 
@@ -346,28 +352,32 @@ impl Worker {
             }
         };
         self.sandboxes = observed.sandboxes.iter().map(|s| s.id.clone()).collect();
-        self.add_log_messages(&mut observed).await;
+        self.add_messages(&mut observed).await;
         self.probes.retain(|id, _| observed.containers.iter().any(|c| &c.id == id));
         self.observed = observed;
         Ok(())
     }
 
-    /// `terminationMessagePolicy: FallbackToLogsOnError`: the end of the log is the message.
-    async fn add_log_messages(&self, observed: &mut ObservedPod) {
+    /// The last words of containers that have just ended: the runtime's message, else what they wrote into their
+    /// file, else, if the pod wants it, the end of the log.
+    async fn add_messages(&self, observed: &mut ObservedPod) {
         for c in &mut observed.containers {
-            let wants = c.state == RunState::Exited
+            if c.state != RunState::Exited || !c.message.is_empty() {
+                continue;
+            }
+            if let Some(known) = self.observed.containers.iter().find(|k| k.id == c.id && k.state == c.state)
+            {
+                c.message = known.message.clone();
+                continue;
+            }
+            c.message = volumes::last_words(&self.shared.root_dir, &self.uid, &c.name, c.attempt).await;
+            let policy = self.spec_of(&c.name).and_then(|s| s.termination_message_policy.as_deref());
+            if c.message.is_empty()
                 && c.exit_code != 0
-                && c.message.is_empty()
                 && !c.log_path.is_empty()
-                && self.spec_of(&c.name).is_some_and(|s| {
-                    s.termination_message_policy.as_deref() == Some("FallbackToLogsOnError")
-                });
-            if wants {
-                let known = self.observed.containers.iter().find(|k| k.id == c.id && !k.message.is_empty());
-                c.message = match known {
-                    Some(k) => k.message.clone(),
-                    None => crate::server::logs::last_lines(&c.log_path).await,
-                };
+                && policy == Some("FallbackToLogsOnError")
+            {
+                c.message = crate::server::logs::last_lines(&c.log_path).await;
             }
         }
     }
@@ -377,7 +387,9 @@ impl Worker {
         for w in list {
             let crashed = self.observed.newest(&w.name).is_some_and(|o| o.state == RunState::Exited);
             let known = self.waiting.get(&w.name).map(|k| k.reason);
-            if !crashed || matches!(known, Some("CrashLoopBackOff" | "RunContainerError" | "PostStartHookError")) {
+            if !crashed
+                || matches!(known, Some("CrashLoopBackOff" | "RunContainerError" | "PostStartHookError"))
+            {
                 continue;
             }
             let message = format!(
@@ -436,7 +448,9 @@ impl Worker {
         let Some(spec) = &self.pod.spec else { return };
         let sidecars = spec.init_containers.iter().flatten().filter(|c| crate::actions::is_sidecar(c));
         for c in spec.containers.iter().chain(sidecars) {
-            let Some(o) = self.observed.newest(&c.name).filter(|o| o.state == RunState::Running) else { continue };
+            let Some(o) = self.observed.newest(&c.name).filter(|o| o.state == RunState::Running) else {
+                continue;
+            };
             let results = self.probes.get(&o.id).copied().unwrap_or_default();
             for (kind, probe) in wanted(c, results) {
                 keep.push((o.id.clone(), kind));
@@ -474,7 +488,13 @@ impl Worker {
     /// Removes dead containers and sandboxes nobody needs any more.
     async fn remove_surplus(&mut self) {
         for id in self.observed.surplus() {
-            if self.shared.runtime.remove_container(cri::RemoveContainerRequest { container_id: id }).await.is_ok() {
+            if self
+                .shared
+                .runtime
+                .remove_container(cri::RemoveContainerRequest { container_id: id })
+                .await
+                .is_ok()
+            {
                 self.stale = true;
             }
         }

@@ -40,6 +40,16 @@ struct Resolved {
     mounts: Vec<cri::Mount>,
 }
 
+/// Whether a program of this image sees a file system of its own, with a place for its last words. What wasm
+/// guests see is only what is mounted, and their last words come from the runtime.
+fn has_files(image: &cri::Image) -> bool {
+    let kind = image.spec.as_ref().and_then(|s| s.annotations.get(IMAGE_KIND));
+    kind.is_none_or(|k| k != "wasm")
+}
+
+/// Where our runtime says of an image what it is.
+const IMAGE_KIND: &str = "dhow.dev/image-kind";
+
 fn image_key(image: &str) -> String {
     format!("image/{image}")
 }
@@ -77,23 +87,28 @@ impl Worker {
                     _ => self.backoff.fail(&failed_start_key(&start.name), now),
                 }
                 let event = match failed.reason {
-                    "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" => format!("Error: {}", failed.reason),
+                    "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" => {
+                        format!("Error: {}", failed.reason)
+                    }
                     _ => format!("Error: {}", failed.message),
                 };
-                let new = known.as_ref().is_none_or(|k| k.reason != failed.reason || k.message != failed.message);
+                let new =
+                    known.as_ref().is_none_or(|k| k.reason != failed.reason || k.message != failed.message);
                 if new {
                     self.event(Some((&start.name, start.init)), EventType::Warning, "Failed", &event);
                 }
-                self.waiting.insert(
-                    start.name.clone(),
-                    Waiting { reason: failed.reason, message: failed.message },
-                );
+                self.waiting
+                    .insert(start.name.clone(), Waiting { reason: failed.reason, message: failed.message });
                 Ok(false)
             }
         }
     }
 
-    async fn try_start(&mut self, start: &Start, c: &core::Container) -> Result<Result<(), Failed>, SyncError> {
+    async fn try_start(
+        &mut self,
+        start: &Start,
+        c: &core::Container,
+    ) -> Result<Result<(), Failed>, SyncError> {
         let shared = self.shared.clone();
         let about = Some((c.name.as_str(), start.init));
         let id = match &start.existing {
@@ -106,10 +121,13 @@ impl Worker {
                 if let Some(why) = refused_user(&self.pod, c, &image) {
                     return Ok(Err(Failed::new("CreateContainerConfigError", why)));
                 }
-                let Resolved { env, command, args, mounts } = match self.resolve(c).await? {
+                let Resolved { env, command, args, mut mounts } = match self.resolve(c).await? {
                     Ok(resolved) => resolved,
                     Err(failed) => return Ok(Err(failed)),
                 };
+                if has_files(&image) {
+                    mounts.push(self.termination_log(c, start.attempt).await?);
+                }
                 let parts = Parts {
                     pod: &self.pod,
                     container: c,
@@ -122,7 +140,7 @@ impl Worker {
                     node_memory: shared.memory_bytes,
                 };
                 let Some(sandbox) = self.observed.ready_sandbox().map(|s| s.id.clone()) else {
-                    return Err(SyncError::Volume("the sandbox is gone".into()));
+                    return Err(SyncError::Setup("the sandbox is gone".into()));
                 };
                 let attempt = self.observed.sandbox().map_or(0, |s| s.attempt);
                 let request = cri::CreateContainerRequest {
@@ -153,7 +171,8 @@ impl Worker {
         };
         self.event(about, EventType::Normal, "Created", "Container created");
         let permit = shared.starts.acquire().await;
-        let started = shared.runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
+        let started =
+            shared.runtime.start_container(cri::StartContainerRequest { container_id: id.clone() }).await;
         drop(permit);
         self.stale = true;
         match started {
@@ -166,7 +185,12 @@ impl Worker {
         if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref())
             && let Err(e) = run_hook(hook, &self.target(c, &id), POST_START_LIMIT).await
         {
-            self.event(about, EventType::Warning, "FailedPostStartHook", &format!("PostStartHook failed: {e}"));
+            self.event(
+                about,
+                EventType::Warning,
+                "FailedPostStartHook",
+                &format!("PostStartHook failed: {e}"),
+            );
             let kill = crate::actions::Kill {
                 id,
                 name: c.name.clone(),
@@ -219,15 +243,24 @@ impl Worker {
     }
 
     /// Makes sure the image is here, pulling it if the policy says so.
-    async fn ensure_image(&mut self, start: &Start, c: &core::Container) -> Result<Result<cri::Image, Failed>, SyncError> {
+    async fn ensure_image(
+        &mut self,
+        start: &Start,
+        c: &core::Container,
+    ) -> Result<Result<cri::Image, Failed>, SyncError> {
         let shared = self.shared.clone();
         let about = Some((c.name.as_str(), start.init));
         let reference = c.image.clone().unwrap_or_default();
         if reference.is_empty() {
-            return Ok(Err(Failed::new("InvalidImageName", "Failed to apply default image tag \"\": no image")));
+            return Ok(Err(Failed::new(
+                "InvalidImageName",
+                "Failed to apply default image tag \"\": no image",
+            )));
         }
-        let spec = cri::ImageSpec { image: reference.clone(), ..Default::default() };
-        let status = |spec: &cri::ImageSpec| cri::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
+        let runtime_handler = self.handler().await?.unwrap_or_default();
+        let spec = cri::ImageSpec { image: reference.clone(), runtime_handler, ..Default::default() };
+        let status =
+            |spec: &cri::ImageSpec| cri::ImageStatusRequest { image: Some(spec.clone()), verbose: false };
         let here = match shared.images.image_status(status(&spec)).await {
             Ok(answer) => answer.image,
             Err(cri::Error::InvalidArgument(e)) => return Ok(Err(Failed::new("InvalidImageName", e))),
@@ -271,16 +304,23 @@ impl Worker {
             Ok(()) => {}
             Err(e) => {
                 self.backoff.fail(&key, shared.ambient.now());
-                self.event(about, EventType::Warning, "Failed", &format!("Failed to pull image {reference:?}: {e}"));
+                self.event(
+                    about,
+                    EventType::Warning,
+                    "Failed",
+                    &format!("Failed to pull image {reference:?}: {e}"),
+                );
                 return Ok(Err(Failed::new("ErrImagePull", e.to_string())));
             }
         }
         self.backoff.forget(&key);
         let took = began.elapsed();
-        let image = shared.images.image_status(status(&spec)).await?.image.unwrap_or_else(|| cri::Image {
-            id: reference.clone(),
-            ..Default::default()
-        });
+        let image = shared
+            .images
+            .image_status(status(&spec))
+            .await?
+            .image
+            .unwrap_or_else(|| cri::Image { id: reference.clone(), ..Default::default() });
         let took = go_precise(took);
         self.event(
             about,
@@ -297,8 +337,11 @@ impl Worker {
     /// Pulls with each credential that fits, in order; without any when none does.
     async fn pull(&self, spec: &cri::ImageSpec) -> Result<Result<(), cri::Error>, SyncError> {
         let pod_spec = self.pod.spec.as_ref();
-        let names: BTreeSet<String> =
-            pod_spec.iter().flat_map(|s| s.image_pull_secrets.iter().flatten()).map(|r| r.name.clone()).collect();
+        let names: BTreeSet<String> = pod_spec
+            .iter()
+            .flat_map(|s| s.image_pull_secrets.iter().flatten())
+            .map(|r| r.name.clone())
+            .collect();
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         let secrets = if names.is_empty() {
             Vec::new()
@@ -326,5 +369,9 @@ impl Worker {
 
 /// A duration as Go prints it: `12ms`, `1.234s`.
 fn go_precise(d: Duration) -> String {
-    if d < Duration::from_secs(1) { format!("{}ms", d.as_millis()) } else { format!("{:.3}s", d.as_secs_f64()) }
+    if d < Duration::from_secs(1) {
+        format!("{}ms", d.as_millis())
+    } else {
+        format!("{:.3}s", d.as_secs_f64())
+    }
 }

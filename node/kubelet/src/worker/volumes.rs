@@ -4,14 +4,34 @@ use super::apply::SyncError;
 use crate::env::{Objects, PodFacts, expand};
 use crate::volumes::apply::ensure_volume;
 use crate::volumes::plan::{VolumePlan, follows_objects, plan_volume, references, volume_path};
-use crate::volumes::subpath;
+use crate::volumes::{pod_dir, subpath};
 use client::EventType;
 use client::k8s_openapi::api::core::v1 as core;
 use jiff::SignedDuration;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// How often volumes that follow objects are looked at again (kubelet `--sync-frequency`: 60 s), plus up to half
 /// of it so that pods do not all come at once.
 const REFRESH_SECONDS: i64 = 60;
+
+/// The most of a container's last words that is shown (kubelet `MaxContainerTerminationMessageLength`: 4 KiB).
+const MAX_LAST_WORDS: u64 = 4096;
+
+fn termination_file(root: &Path, uid: &str, container: &str, attempt: u32) -> PathBuf {
+    pod_dir(root, uid).join("containers").join(container).join(attempt.to_string())
+}
+
+/// What a container left in its file; empty when it left nothing.
+pub(super) async fn last_words(root: &Path, uid: &str, container: &str, attempt: u32) -> String {
+    use tokio::io::AsyncReadExt;
+    let mut out = Vec::new();
+    if let Ok(file) = tokio::fs::File::open(termination_file(root, uid, container, attempt)).await {
+        // A file that cannot be read says nothing.
+        let _ = file.take(MAX_LAST_WORDS).read_to_end(&mut out).await;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
 
 impl Worker {
     /// What the node knows of the pod, for the downward API.
@@ -76,7 +96,7 @@ impl Worker {
         };
         made.map_err(|text| {
             self.event(None, EventType::Warning, "FailedMount", &text);
-            SyncError::Volume(text)
+            SyncError::Setup(text)
         })
     }
 
@@ -110,8 +130,37 @@ impl Worker {
         }
     }
 
+    /// The file for a container's last words, mounted at its `terminationMessagePath`.
+    pub(super) async fn termination_log(
+        &self,
+        c: &core::Container,
+        attempt: u32,
+    ) -> Result<cri::Mount, SyncError> {
+        let file = termination_file(&self.shared.root_dir, &self.uid, &c.name, attempt);
+        let path = file.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            std::fs::File::create(&path)?;
+            // Whoever the container runs as may write.
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+        });
+        let made = made.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+        made.map_err(|source| SyncError::Io { what: format!("cannot make {}", file.display()), source })?;
+        Ok(cri::Mount {
+            container_path: absolute(c.termination_message_path.as_deref().unwrap_or("/dev/termination-log")),
+            host_path: file.to_string_lossy().into_owned(),
+            ..Default::default()
+        })
+    }
+
     /// The mounts of a container.
-    pub(super) async fn mounts(&self, c: &core::Container, env: &[(String, String)]) -> Result<Vec<cri::Mount>, String> {
+    pub(super) async fn mounts(
+        &self,
+        c: &core::Container,
+        env: &[(String, String)],
+    ) -> Result<Vec<cri::Mount>, String> {
         let volumes = self.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
         let mut mounts = Vec::new();
         for m in c.volume_mounts.iter().flatten() {
@@ -128,7 +177,12 @@ impl Worker {
                 let resolved = tokio::task::spawn_blocking(move || subpath::resolve(&path, &sub)).await;
                 path = match resolved {
                     Ok(Ok(path)) => path,
-                    Ok(Err(e)) => return Err(format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", m.name, c.name)),
+                    Ok(Err(e)) => {
+                        return Err(format!(
+                            "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                            m.name, c.name
+                        ));
+                    }
                     Err(e) => return Err(e.to_string()),
                 };
             }
