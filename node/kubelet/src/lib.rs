@@ -177,6 +177,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         let router = server::router(server::State {
             registry: registry.clone(),
             pods: pods.clone(),
+            runtime: config.runtime.clone(),
             images: config.images.clone(),
             ambient: ambient.clone(),
             logs_dir: config.pod_logs_dir.clone(),

@@ -587,3 +587,88 @@ async fn a_containers_last_words_and_the_end_of_its_log_become_its_message() {
     assert_eq!(all(&node), wanted);
     node.stop().await;
 }
+
+/// One request over HTTPS; the status and the body.
+async fn request(
+    address: std::net::SocketAddr,
+    tls: rustls::ClientConfig,
+    method: &str,
+    path: &str,
+    body: &'static [u8],
+) -> (u16, String) {
+    use http_body_util::{BodyExt, Full};
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "n1")
+        .header("connection", "close")
+        .body(Full::new(bytes::Bytes::from_static(body)))
+        .unwrap();
+    let (answer, _) = tokio::join!(
+        async {
+            let response = sender.send_request(request).await.unwrap();
+            let code = response.status().as_u16();
+            drop(sender);
+            (code, response.into_body().collect().await.unwrap().to_bytes())
+        },
+        connection
+    );
+    (answer.0, String::from_utf8(answer.1.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn the_server_serves_the_api_server_and_nobody_else() {
+    // TLS looks at the machine's own clock.
+    #[allow(clippy::disallowed_methods)]
+    let now = jiff::Timestamp::now();
+    let authority = pki::Authority::generate("test", now).unwrap();
+    let subject = |common_name| pki::Subject { common_name, organization: None };
+    let serving = authority.issue_serving(subject("n1"), &["127.0.0.1".into()], now).unwrap();
+    let ca = authority.certificate_pem().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tls = pki::server_config(&ca, &serving).unwrap();
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let node =
+        Node::start_with(FakeApi::default(), world(), dir, |c| c.https = Some(Https { listener, tls }));
+    node.runtime.script("app", Script { output: vec!["one".into(), "two".into()], ..Script::forever() });
+    node.put_pod("p", plain("app"));
+    node.ready("p").await;
+    node.until("the node tells its port", |n| n.object("Node", "n1").is_some()).await;
+    let port = &node.object("Node", "n1").unwrap()["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+    assert_eq!(*port, json!(address.port()));
+
+    let client = |name: Option<&'static str>| {
+        let certificate = name.map(|n| authority.issue_client(subject(n), now).unwrap());
+        pki::client_config(&ca, certificate.as_ref()).unwrap()
+    };
+    let get = |name, path: &'static str| request(address, client(name), "GET", path, b"");
+    let api = Some("kube-apiserver-kubelet-client");
+    let log = "/containerLogs/default/p/c";
+    assert_eq!(get(api, log).await, (200, "one\ntwo\n".into()));
+    assert_eq!(get(api, "/containerLogs/default/p/c?tailLines=1").await, (200, "two\n".into()));
+    assert_eq!(get(api, "/healthz").await, (200, "ok".into()));
+    assert!(get(api, "/pods").await.1.contains("\"PodList\""));
+    assert!(get(api, "/metrics").await.1.contains("kubelet_running_pods 1"));
+    let (code, text) = get(api, "/containerLogs/default/p/c?previous=true").await;
+    assert_eq!(code, 400);
+    assert!(text.contains("previous terminated container"), "{text}");
+    assert_eq!(get(api, "/containerLogs/default/nobody/c").await.0, 404);
+    assert_eq!(get(api, "/nothing").await.0, 404);
+    assert_eq!(get(Some("system:node:n2"), log).await.0, 403);
+    assert_eq!(get(None, log).await.0, 401);
+
+    let import = |body| request(address, client(api), "POST", "/images/import?ref=localhost/x:1", body);
+    let (code, text) = import(b"\0asm").await;
+    assert_eq!(code, 200, "{text}");
+    assert!(text.contains("localhost/x:1"), "{text}");
+    let (code, text) = import(b"").await;
+    assert_eq!(code, 400);
+    assert!(text.contains("is empty"), "{text}");
+    node.stop().await;
+}

@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use client::Informer;
 use client::k8s_openapi::api::core::v1 as core;
-use cri::ImageService;
+use cri::{ImageService, RuntimeService};
 use futures::{StreamExt, TryStreamExt};
 use http::{StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
@@ -29,6 +29,7 @@ const MAX_IMPORT_BYTES: u64 = 512 << 20;
 pub struct State {
     pub registry: Registry,
     pub pods: Informer<core::Pod>,
+    pub runtime: Arc<dyn RuntimeService>,
     pub images: Arc<dyn ImageService>,
     pub ambient: Ambient,
     pub logs_dir: PathBuf,
@@ -42,6 +43,7 @@ pub fn router(state: State) -> Router {
         .route("/pods", get(pods))
         .route("/metrics", get(metrics))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/stdin/{namespace}/{pod}/{container}", post(stdin))
         .route("/images/import", post(import))
         .fallback(|| async { refuse(Status::no_such_path()) })
         .layer(Extension(Arc::new(state)))
@@ -248,18 +250,50 @@ async fn import(
         Ok(answer) => {
             axum::Json(json!({ "reference": answer.reference, "id": answer.image_ref })).into_response()
         }
-        Err(e) => {
-            let text = e.to_string();
-            refuse(match e {
-                cri::Error::InvalidArgument(_) | cri::Error::FailedPrecondition(_) => {
-                    Status::bad_request(text)
-                }
-                cri::Error::ResourceExhausted(_) => Status::too_large(text),
-                cri::Error::Unimplemented(_) => Status::new(501, "NotImplemented", text),
-                cri::Error::Unavailable(_) => Status::unavailable(text),
-                _ => Status::internal(text),
-            })
-        }
+        Err(e) => refuse_for(&e),
+    }
+}
+
+/// The runtime's error as the API says it.
+fn refuse_for(error: &cri::Error) -> Response {
+    let text = error.to_string();
+    refuse(match error {
+        cri::Error::InvalidArgument(_) | cri::Error::FailedPrecondition(_) => Status::bad_request(text),
+        cri::Error::ResourceExhausted(_) => Status::too_large(text),
+        cri::Error::Unimplemented(_) => Status::new(501, "NotImplemented", text),
+        cri::Error::Unavailable(_) => Status::unavailable(text),
+        _ => Status::internal(text),
+    })
+}
+
+/// The runtime's id of a running container.
+fn running_id(status: &core::PodStatus, container: &str) -> Option<String> {
+    let found = status.container_statuses.iter().flatten().find(|c| c.name == container)?;
+    found.state.as_ref()?.running.as_ref()?;
+    let id = found.container_id.as_deref()?;
+    Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())
+}
+
+/// Writes the request's body to a container's standard input, as fast as the program takes it; answers when the
+/// body has ended.
+async fn stdin(
+    Extension(state): Extension<Arc<State>>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    body: Body,
+) -> Response {
+    let Some(entry) = state.registry.get(&namespace, &pod) else {
+        return refuse(Status::new(404, "NotFound", format!("pod {pod:?} does not exist on this node")));
+    };
+    let Some(id) = running_id(&entry.mailbox.shown(), &container) else {
+        return refuse(Status::bad_request(format!("container {container:?} in pod {pod:?} does not run")));
+    };
+    let input = body
+        .into_data_stream()
+        .map_err(|e| cri::Error::Internal(format!("standard input broke off: {e}")))
+        .boxed();
+    match state.runtime.send_input(id, input).await {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(e) => refuse_for(&e),
     }
 }
 
@@ -296,6 +330,17 @@ mod tests {
             run_of(&making, "p", "c", false).unwrap_err(),
             "container \"c\" in pod \"p\" is waiting to start: ContainerCreating"
         );
+    }
+
+    #[test]
+    fn input_goes_to_a_container_that_runs_and_to_no_other() {
+        let c = |state: serde_json::Value| {
+            status(json!({ "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+                "containerID": "dhow://abc", "state": state }))
+        };
+        assert_eq!(running_id(&c(json!({ "running": {} })), "c").as_deref(), Some("abc"));
+        assert_eq!(running_id(&c(json!({ "running": {} })), "other"), None);
+        assert_eq!(running_id(&c(json!({ "terminated": { "exitCode": 0 } })), "c"), None);
     }
 
     #[test]
