@@ -209,12 +209,27 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// What the layers below have under a name, the highest first.
+    /// What the layers below have under a name, the highest first. Never through a symbolic link of theirs: it may lead
+    /// to files of this machine.
     fn below(&self, relative: &Path) -> Option<(PathBuf, fs::Metadata)> {
-        self.lower.iter().rev().find_map(|layer| {
-            let path = layer.join(relative);
-            fs::symlink_metadata(&path).ok().map(|meta| (path, meta))
-        })
+        for layer in self.lower.iter().rev() {
+            let (mut path, mut found) = (layer.clone(), None);
+            for component in relative.components() {
+                // A file or link where a directory should be hides what even lower layers have below that name.
+                if found.as_ref().is_some_and(|meta: &fs::Metadata| !meta.is_dir()) {
+                    return None;
+                }
+                path.push(component);
+                found = fs::symlink_metadata(&path).ok();
+                if found.is_none() {
+                    break;
+                }
+            }
+            if let Some(meta) = found {
+                return Some((path, meta));
+            }
+        }
+        None
     }
 
     fn whiteout(&self, directory: &Path, hidden: &[u8]) -> io::Result<()> {
