@@ -2,6 +2,7 @@
 use clap::Parser;
 
 mod api_tables;
+mod bench;
 mod debian;
 mod demo;
 mod guests;
@@ -11,6 +12,7 @@ mod test;
 #[command(name = "cargo xtask", about = "Chores of the dhow workspace")]
 enum Command {
     ApiTables(api_tables::Args),
+    Bench(bench::Args),
     Demo(demo::Args),
     Guests(guests::Args),
     Test(test::Args),
@@ -19,6 +21,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::ApiTables(args) => api_tables::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Guests(args) => guests::run(&args),
         Command::Test(args) => test::run(&args),
