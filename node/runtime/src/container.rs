@@ -78,10 +78,15 @@ impl Entry {
         self.ended.send_replace(true);
     }
 
+    /// Waits for its end.
+    pub(crate) async fn ended(&self) {
+        // The sender is a field of this very entry: an error cannot be.
+        let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+    }
+
     /// Waits for its end; says whether it came in time.
     pub(crate) async fn wait(&self, limit: Duration) -> bool {
-        let mut ended = self.ended.subscribe();
-        tokio::time::timeout(limit, ended.wait_for(|ended| *ended)).await.is_ok()
+        tokio::time::timeout(limit, self.ended()).await.is_ok()
     }
 }
 

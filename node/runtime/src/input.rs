@@ -18,14 +18,21 @@ impl Runtime {
                 "container {id} reads no input, or has had all of it"
             )));
         };
-        while let Some(piece) = input.try_next().await? {
-            if writer.write_all(&piece).await.is_err() {
-                // It has closed its side: what more comes is for nobody.
-                *slot = None;
-                return Ok(());
+        let copying = async {
+            while let Some(piece) = input.try_next().await? {
+                if writer.write_all(&piece).await.is_err() {
+                    // It has closed its side: what more comes is for nobody.
+                    return Ok(true);
+                }
             }
-        }
-        if entry.stdin_once {
+            Ok::<_, Error>(entry.stdin_once)
+        };
+        let done = tokio::select! {
+            done = copying => done?,
+            // A sender with nothing to say must not outlive the container, nor keep others from its input.
+            () = entry.ended() => true,
+        };
+        if done {
             *slot = None;
         }
         Ok(())

@@ -170,7 +170,6 @@ impl Runtime {
     pub(crate) async fn finish(&self, entry: &Entry, exit: ExitRecord) {
         let Some(record) = entry.set_exit(exit) else { return };
         entry.log.flush();
-        *entry.input.lock().await = None;
         let containers = self.inner.containers.clone();
         let saved =
             tokio::task::spawn_blocking(move || containers.save(&record.id, &record, Survive::PowerCut))
@@ -181,6 +180,8 @@ impl Runtime {
         }
         entry.announce_end();
         self.emit(ContainerEventType::Stopped, &entry.id, &entry.sandbox);
+        // After the announcement, at which whoever feeds it lets go.
+        *entry.input.lock().await = None;
     }
 
     pub(crate) fn emit(&self, event: ContainerEventType, container: &str, sandbox: &str) {

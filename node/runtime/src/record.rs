@@ -103,7 +103,12 @@ impl Records {
         if survive == Survive::PowerCut {
             file.sync_all()?;
         }
-        fs::rename(new, path)
+        fs::rename(new, path)?;
+        if survive == Survive::PowerCut {
+            // The name, too.
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
     }
 
     /// Removes a record with everything beside it.

@@ -393,6 +393,29 @@ async fn input_reaches_a_container_that_wants_it() {
 }
 
 #[tokio::test]
+async fn a_container_ends_although_somebody_still_holds_its_input_open() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let mut config = bench.config("forever").await;
+    config.stdin = true;
+    let id = bench.create_with(&sandbox, config).await.unwrap();
+    bench.start(&id).await.unwrap();
+    let (asked, feeding) = tokio::sync::oneshot::channel();
+    let first = futures::stream::once(async move {
+        asked.send(()).unwrap();
+        Ok(Bytes::new())
+    });
+    let silent = first.chain(futures::stream::pending()).boxed();
+    let (runtime, of) = (bench.runtime.clone(), id.clone());
+    let sender = tokio::spawn(async move { runtime.send_input(of, silent).await });
+    feeding.await.unwrap();
+    let stop = bench.runtime.stop_container(StopContainerRequest { container_id: id.clone(), timeout: 1 });
+    tokio::time::timeout(PATIENCE, stop).await.expect("it stops").unwrap();
+    assert_eq!(bench.status(&id).await.state(), ContainerState::Exited);
+    tokio::time::timeout(PATIENCE, sender).await.expect("the sender lets go").unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_image_in_use_is_not_removed() {
     let bench = Bench::new().await;
     let id = bench.run("forever").await;
