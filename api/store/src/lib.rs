@@ -174,6 +174,17 @@ fn check_size(op: &Op) -> Result<(), Error> {
     }
 }
 
+/// Whether a store that is at `head` and has forgotten what was before `compacted` can be asked about `asked`.
+fn check_revision(asked: Revision, head: Revision, compacted: Revision) -> Result<(), Error> {
+    if asked > head {
+        return Err(Error::FutureRevision { asked, head });
+    }
+    if asked < compacted {
+        return Err(Error::Compacted { asked, oldest: compacted });
+    }
+    Ok(())
+}
+
 /// Whether `op` may happen to a key that holds `current`. Deleting what is not there is a conflict, so that every
 /// commit that is answered has changed something.
 fn check_expectation(current: Option<&Kv>, expect: Expect, op: &Op) -> Result<(), Error> {

@@ -89,13 +89,7 @@ impl State {
     }
 
     fn check_revision(&self, asked: Revision) -> Result<(), Error> {
-        if asked > self.head {
-            return Err(Error::FutureRevision { asked, head: self.head });
-        }
-        if asked < self.compacted {
-            return Err(Error::Compacted { asked, oldest: self.compacted });
-        }
-        Ok(())
+        crate::check_revision(asked, self.head, self.compacted)
     }
 
     fn backwards(&self) -> impl Iterator<Item = Result<Undo, Infallible>> + '_ {

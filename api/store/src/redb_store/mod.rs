@@ -63,13 +63,7 @@ struct Snapshot {
 
 impl Snapshot {
     fn check_revision(&self, asked: Revision) -> Result<(), Error> {
-        if asked > self.head {
-            return Err(Error::FutureRevision { asked, head: self.head });
-        }
-        if asked < self.compacted {
-            return Err(Error::Compacted { asked, oldest: self.compacted });
-        }
-        Ok(())
+        crate::check_revision(asked, self.head, self.compacted)
     }
 
     fn current(&self, key: &str) -> Result<Option<Kv>, Error> {

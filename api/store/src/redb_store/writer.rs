@@ -237,10 +237,11 @@ impl Worker {
     }
 }
 
-fn unavailable(e: impl std::fmt::Display) -> Error {
-    let text = e.to_string();
-    // ENOSPC as the operating system words it; redb wraps it.
-    if text.contains("os error 28") { Error::NoSpace(text) } else { Error::Unavailable(text) }
+fn unavailable(e: impl Into<redb::Error>) -> Error {
+    match e.into() {
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => Error::NoSpace(e.to_string()),
+        e => Error::Unavailable(e.to_string()),
+    }
 }
 
 /// The answer to each request, and what watchers are told.
