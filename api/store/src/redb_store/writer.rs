@@ -202,7 +202,7 @@ impl Worker {
     /// Deletes keys whose time has come.
     fn expire(&mut self) {
         let now = (self.clock)();
-        let due = || -> Result<(Vec<(String, Revision)>, Option<u64>), Error> {
+        let due = || -> Result<Due, Error> {
             let guard = self.database.read();
             let Some(database) = guard.as_ref() else { return Ok((Vec::new(), Some(now))) };
             let txn = database.begin_read().map_err(damaged)?;
@@ -243,6 +243,9 @@ fn unavailable(e: impl Into<redb::Error>) -> Error {
         e => Error::Unavailable(e.to_string()),
     }
 }
+
+/// Keys whose time has come with their revisions, and when the next one's comes.
+type Due = (Vec<(String, Revision)>, Option<u64>);
 
 /// The answer to each request, and what watchers are told.
 type Applied = (Vec<Result<Committed, Error>>, Vec<Event>);
