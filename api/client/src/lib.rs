@@ -49,6 +49,7 @@ pub mod fake_api;
 pub mod informer;
 mod leader_election;
 mod object_key;
+mod service_endpoints;
 mod work_queue;
 
 pub use connect::{Access, ConnectError, Credentials, from_access, from_kubeconfig, in_process};
@@ -59,6 +60,7 @@ pub use kube;
 pub use kube::Client;
 pub use leader_election::{LeaderElector, LeaseTiming};
 pub use object_key::ObjectKey;
+pub use service_endpoints::{SERVICE_NAME, ServiceEndpoints};
 pub use work_queue::{Claim, WorkQueue};
 
 /// Whether an API call failed because the object is not there.
@@ -83,4 +85,19 @@ pub fn is_expired(error: &kube::Error) -> bool {
 
 fn has_code(error: &kube::Error, code: u16) -> bool {
     matches!(error, kube::Error::Api(s) if s.code == code)
+}
+
+/// An error and its causes in one line, for logs and events. Causes that an error has said itself are left out.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -9,8 +9,8 @@ use http::{Request, Response, StatusCode, Uri};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -18,14 +18,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A backend of this node accepts at once or is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Idle connections kept to each backend: enough for a burst, few enough that a thousand functions keep 32,000
-/// descriptors free after [`IDLE_TIMEOUT`].
+/// Idle connections kept to each backend, for the next burst. However many backends there are, no more are idle than
+/// requests were at work within [`IDLE_TIMEOUT`].
 const IDLE_PER_BACKEND: usize = 32;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Requests at work at once: each holds a connection to a backend. As many as client connections, which bounds what
+/// the streams of HTTP/2 could ask for.
+const MAX_REQUESTS: usize = crate::server::MAX_CONNECTIONS;
+
+/// How long a request may wait for its turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// From the request's head to the answer's head; longer than the default timeout of a function (30 s).
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -75,9 +83,36 @@ impl http_body::Body for Unsent {
     }
 }
 
+/// An answer's body; the request counts as being at work until it ends.
+struct Answer {
+    body: Incoming,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
 pub(crate) struct Proxy {
     table: Arc<ArcSwap<RouteTable>>,
     client: Client<HttpConnector, Unsent>,
+    turns: Arc<Semaphore>,
 }
 
 /// An answer of the gateway's own: one sentence.
@@ -128,7 +163,7 @@ impl Proxy {
             .pool_max_idle_per_host(IDLE_PER_BACKEND)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Self { table, client }
+        Self { table, client, turns: Arc::new(Semaphore::new(MAX_REQUESTS)) }
     }
 
     pub(crate) async fn handle(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
@@ -151,6 +186,10 @@ impl Proxy {
         if backends.addresses.is_empty() {
             return say(StatusCode::SERVICE_UNAVAILABLE, &format!("{} has no ready pod", backends.name));
         }
+        let turn = tokio::time::timeout(TURN_TIMEOUT, self.turns.clone().acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            return say(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
+        };
         strip_hop_by_hop(request.headers_mut());
         forwarded(request.headers_mut(), peer, &host);
         if let Ok(host) = HeaderValue::from_str(&host) {
@@ -177,10 +216,10 @@ impl Proxy {
                 }
                 Ok(Ok(mut response)) => {
                     strip_hop_by_hop(response.headers_mut());
-                    return response.map(BodyExt::boxed);
+                    return response.map(|body| Answer { body, _turn: turn }.boxed());
                 }
                 Ok(Err(error)) => {
-                    last = describe(&error);
+                    last = client::error_chain(&error);
                     tracing::debug!(backend = %address, error = %last, "a backend failed");
                     if !error.is_connect() {
                         break;
@@ -190,17 +229,6 @@ impl Proxy {
         }
         say(StatusCode::BAD_GATEWAY, &format!("{} cannot be reached: {last}", backends.name))
     }
-}
-
-/// An error with its causes.
-fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
@@ -302,6 +330,13 @@ mod tests {
         }
         a.cancel();
         b.cancel();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_nothing_is_said_is_closed() {
+        let (gateway, shutdown) = gateway(&[]).await;
+        assert_eq!(ask(gateway, "").await, "");
+        shutdown.cancel();
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 //! Which host and path lead where: the decision, without the doing.
+use client::ServiceEndpoints;
 use client::dhow::v1alpha1::Function;
 use client::k8s_openapi::api::core::v1::Service;
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -6,9 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// The label that ties a slice to its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Where requests of one route go.
 #[derive(Debug, Default)]
@@ -79,19 +77,22 @@ pub fn routes(
     services: &[Arc<Service>],
     slices: &[Arc<EndpointSlice>],
 ) -> RouteTable {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
-        if let (Some(namespace), Some(service)) = (slice.metadata.namespace.as_deref(), service) {
-            by_service.entry((namespace, service)).or_default().push(slice);
+    let endpoints = ServiceEndpoints::of(slices);
+    // By name: a look through all services for each function would take a second with ten thousand of both.
+    let mut first_ports: BTreeMap<(&str, &str), String> = BTreeMap::new();
+    for service in services {
+        if let (Some(namespace), Some(name), Some(port)) =
+            (service.metadata.namespace.as_deref(), service.metadata.name.as_deref(), first_port(service))
+        {
+            first_ports.insert((namespace, name), port);
         }
     }
-    let endpoints = |namespace: &str, service: &str, port: &str| {
-        let slices = by_service.get(&(namespace, service)).map_or(&[][..], Vec::as_slice);
-        let mut addresses: Vec<SocketAddr> = slices.iter().flat_map(|slice| ready(slice, port)).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
+    let backends = |kind: &str, namespace: &str, name: &str, port: &str| {
+        Arc::new(Backends {
+            name: format!("{kind} {namespace}/{name}"),
+            addresses: endpoints.addresses(namespace, name, port),
+            next: AtomicUsize::new(0),
+        })
     };
     let mut table = RouteTable::default();
     let mut functions: Vec<_> = functions.iter().collect();
@@ -109,17 +110,8 @@ pub fn routes(
             continue;
         };
         // A function's Service has one port, whatever its name.
-        let port = services
-            .iter()
-            .find(|s| {
-                s.metadata.namespace.as_deref() == Some(namespace) && s.metadata.name.as_deref() == Some(name)
-            })
-            .and_then(|s| first_port(s));
-        let backends = Arc::new(Backends {
-            name: format!("function {namespace}/{name}"),
-            addresses: endpoints(namespace, name, port.as_deref().unwrap_or_default()),
-            next: AtomicUsize::new(0),
-        });
+        let port = first_ports.get(&(namespace, name)).map_or("", String::as_str);
+        let backends = backends("function", namespace, name, port);
         table.add(format!("{name}.{namespace}.localhost"), &function.spec.paths, &backends);
         if namespace == "default" {
             table.add(format!("{name}.localhost"), &function.spec.paths, &backends);
@@ -128,17 +120,12 @@ pub fn routes(
             table.add(host.trim_end_matches('.').to_ascii_lowercase(), &function.spec.paths, &backends);
         }
     }
-    for service in services {
-        if let (Some(namespace), Some(name), Some(port)) =
-            (service.metadata.namespace.as_deref(), service.metadata.name.as_deref(), first_port(service))
-        {
-            let backends = Arc::new(Backends {
-                name: format!("service {namespace}/{name}"),
-                addresses: endpoints(namespace, name, &port),
-                next: AtomicUsize::new(0),
-            });
-            table.add(format!("{name}.{namespace}.svc.localhost"), &[], &backends);
-        }
+    for ((namespace, name), port) in &first_ports {
+        table.add(
+            format!("{name}.{namespace}.svc.localhost"),
+            &[],
+            &backends("service", namespace, name, port),
+        );
     }
     table
 }
@@ -148,23 +135,6 @@ fn first_port(service: &Service) -> Option<String> {
     let ports = service.spec.as_ref()?.ports.as_ref()?;
     let port = ports.iter().find(|p| p.protocol.as_deref().unwrap_or("TCP") == "TCP")?;
     Some(port.name.clone().unwrap_or_default())
-}
-
-/// Ready endpoints of one port of a slice.
-fn ready<'a>(slice: &'a EndpointSlice, port: &str) -> impl Iterator<Item = SocketAddr> + 'a {
-    let number = slice
-        .ports
-        .iter()
-        .flatten()
-        .find(|p| p.name.as_deref().unwrap_or_default() == port)
-        .and_then(|p| p.port)
-        .and_then(|p| u16::try_from(p).ok());
-    slice
-        .endpoints
-        .iter()
-        .flatten()
-        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
-        .filter_map(move |e| Some(SocketAddr::new(e.addresses.first()?.parse().ok()?, number?)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which address leads to which endpoints: the decision, without the doing.
-use client::k8s_openapi::api::core::v1::{Service, ServicePort};
+use client::ServiceEndpoints;
+use client::k8s_openapi::api::core::v1::Service;
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,21 +23,11 @@ pub struct Frontend {
     pub client_affinity: bool,
 }
 
-/// The label that ties a slice to its Service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
 /// The rules for all Services, from all slices. UDP and SCTP ports have no rule: the userspace applier carries TCP.
 ///
-/// Backends are ready endpoints; when none is ready, serving ones that are terminating (KEP-1669), so that the last
-/// pod of a rollout still answers.
+/// Backends are what [`ServiceEndpoints::addresses`] says.
 pub fn rules(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node_addresses: &[IpAddr]) -> Ruleset {
-    let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
-    for slice in slices {
-        let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
-        if let (Some(namespace), Some(service)) = (slice.metadata.namespace.as_deref(), service) {
-            by_service.entry((namespace, service)).or_default().push(slice);
-        }
-    }
+    let endpoints = ServiceEndpoints::of(slices);
     let mut ruleset = Ruleset::default();
     for service in services {
         let (Some(namespace), Some(name), Some(spec)) =
@@ -44,7 +35,6 @@ pub fn rules(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node_addr
         else {
             continue;
         };
-        let slices = by_service.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
         let cluster_ips: Vec<IpAddr> = match &spec.cluster_ips {
             Some(ips) => ips.iter().filter_map(|ip| ip.parse().ok()).collect(),
             None => spec.cluster_ip.iter().filter_map(|ip| ip.parse().ok()).collect(),
@@ -57,7 +47,7 @@ pub fn rules(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node_addr
                 namespace: namespace.to_owned(),
                 service: name.to_owned(),
                 port_name: port.name.clone().unwrap_or_default(),
-                backends: backends(slices, port),
+                backends: endpoints.addresses(namespace, name, port.name.as_deref().unwrap_or_default()),
                 client_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
             };
             let mut listen = |ip: &IpAddr, port: i32| {
@@ -76,40 +66,6 @@ pub fn rules(services: &[Arc<Service>], slices: &[Arc<EndpointSlice>], node_addr
         }
     }
     ruleset
-}
-
-/// The endpoints of one port of a Service, in order, each once.
-fn backends(slices: &[&EndpointSlice], port: &ServicePort) -> Vec<SocketAddr> {
-    let (mut ready, mut terminating) = (Vec::new(), Vec::new());
-    for slice in slices {
-        let wanted = port.name.as_deref().unwrap_or_default();
-        let number = slice
-            .ports
-            .iter()
-            .flatten()
-            .find(|p| p.name.as_deref().unwrap_or_default() == wanted)
-            .and_then(|p| p.port)
-            .and_then(|p| u16::try_from(p).ok());
-        let Some(number) = number else { continue };
-        for endpoint in slice.endpoints.iter().flatten() {
-            let conditions = endpoint.conditions.as_ref();
-            let is_ready = conditions.and_then(|c| c.ready).unwrap_or(true);
-            let is_serving = conditions.and_then(|c| c.serving).unwrap_or(is_ready);
-            let is_terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
-            let list = match (is_ready, is_serving && is_terminating) {
-                (true, _) => &mut ready,
-                (false, true) => &mut terminating,
-                (false, false) => continue,
-            };
-            list.extend(
-                endpoint.addresses.first().and_then(|a| a.parse().ok()).map(|ip| SocketAddr::new(ip, number)),
-            );
-        }
-    }
-    let mut chosen = if ready.is_empty() { terminating } else { ready };
-    chosen.sort_unstable();
-    chosen.dedup();
-    chosen
 }
 
 #[cfg(test)]

@@ -268,7 +268,7 @@ impl EventLoop {
             }
             Ok(Outcome::Bound { queued, node, result: Err(error) }) => {
                 let latest = self.latest(&queued.pod);
-                let text = chain(&error);
+                let text = client::error_chain(&error);
                 tracing::warn!(pod = %queued.pod.key, node, error = text, "binding failed");
                 if !matches!(error, BindError::Gone { .. }) {
                     let message = format!("binding rejected: {text}");
@@ -279,24 +279,12 @@ impl EventLoop {
             Ok(Outcome::Explained { result: Ok(()) | Err(BindError::Gone { .. }) }) => {}
             Ok(Outcome::Explained { result: Err(error) }) => {
                 // The next attempt says it again.
-                tracing::warn!(error = chain(&error), "cannot say why a pod has no node");
+                tracing::warn!(error = client::error_chain(&error), "cannot say why a pod has no node");
             }
             // A binder that panics is a defect; the pod it had expires from nothing but a restart, so stop here.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-}
-
-fn chain(error: &BindError) -> String {
-    use std::error::Error;
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

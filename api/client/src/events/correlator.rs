@@ -31,11 +31,11 @@ const SIMILAR_WINDOW: i64 = 600;
 const BURST: f64 = 25.0;
 const REFILL: f64 = 300.0;
 
-type About = (String, String, String, String, String, String, String);
+type About = (String, String, String, String, String, String);
 
 fn about(r: &ObjectReference) -> About {
     let s = |o: &Option<String>| o.clone().unwrap_or_default();
-    (s(&r.api_version), s(&r.kind), s(&r.namespace), s(&r.name), s(&r.uid), s(&r.field_path), String::new())
+    (s(&r.api_version), s(&r.kind), s(&r.namespace), s(&r.name), s(&r.uid), s(&r.field_path))
 }
 
 type Group = (About, &'static str, String);
@@ -89,18 +89,12 @@ impl Correlator {
 
     /// The event for `said` was created under `name`.
     pub(super) fn created(&mut self, said: &Said, message: &str, name: String) {
-        let combined = message != said.message;
-        let group = (about(&said.about), said.event_type, said.reason.clone());
-        let text = if combined { String::new() } else { said.message.clone() };
-        self.seen.entry((group, text), || Seen { name, count: 1 });
+        self.seen.entry(written_as(said, message), || Seen { name, count: 1 });
     }
 
     /// The event for `said` is not there any more: the next one is created anew.
     pub(super) fn gone(&mut self, said: &Said, message: &str) {
-        let combined = message != said.message;
-        let group = (about(&said.about), said.event_type, said.reason.clone());
-        let text = if combined { String::new() } else { said.message.clone() };
-        self.seen.remove(&(group, text));
+        self.seen.remove(&written_as(said, message));
     }
 
     /// Under which key `said` is counted, and the message it gets. Combined events share the empty message.
@@ -117,6 +111,13 @@ impl Correlator {
         }
         ((group, String::new()), format!("(combined from similar events): {}", said.message))
     }
+}
+
+/// The key of `said`, written with `message`: with another than its own it was combined.
+fn written_as(said: &Said, message: &str) -> (Group, String) {
+    let group = (about(&said.about), said.event_type, said.reason.clone());
+    let text = if message == said.message { said.message.clone() } else { String::new() };
+    (group, text)
 }
 
 /// A map that forgets what was not used for longest.

@@ -3,6 +3,7 @@ use super::Object;
 use super::source::{Source, WATCH_SECONDS};
 use super::store::Store;
 use crate::backoff::Backoff;
+use crate::error_chain;
 use futures::StreamExt;
 use kube::core::WatchEvent;
 use kube::{Client, Resource};
@@ -73,7 +74,7 @@ pub(super) async fn run<K: Object>(client: &Client, source: &Source<K>, store: &
 
 async fn list<K: Object>(client: &Client, source: &Source<K>) -> Result<(Vec<K>, String), String> {
     match timeout(LIST_TIMEOUT, source.list(client)).await {
-        Ok(result) => result.map_err(|error| chain(&error)),
+        Ok(result) => result.map_err(|error| error_chain(&error)),
         Err(_) => Err("no answer from the server".to_owned()),
     }
 }
@@ -91,7 +92,7 @@ async fn watch<K: Object>(
         let stream = match timeout(LIST_TIMEOUT, source.watch(client, &version)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if crate::is_expired(&error) => return Ended::Expired,
-            Ok(Err(error)) => break 'watch Some(chain(&error)),
+            Ok(Err(error)) => break 'watch Some(error_chain(&error)),
             Err(_) => break 'watch Some("no answer from the server".to_owned()),
         };
         let mut stream = pin!(stream);
@@ -99,7 +100,7 @@ async fn watch<K: Object>(
             let event = match timeout(SILENCE, stream.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) if crate::is_expired(&error) => return Ended::Expired,
-                Ok(Some(Err(error))) => break 'watch Some(chain(&error)),
+                Ok(Some(Err(error))) => break 'watch Some(error_chain(&error)),
                 Ok(None) => break 'watch None,
                 Err(_) => break 'watch Some("no word from the server".to_owned()),
             };
@@ -143,19 +144,4 @@ fn advance<K: Resource>(version: &mut String, object: &K) {
     if let Some(v) = &object.meta().resource_version {
         version.clone_from(v);
     }
-}
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
