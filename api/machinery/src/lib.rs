@@ -14,6 +14,7 @@
 //! ```
 pub mod ambient;
 pub mod discovery;
+mod embedded;
 pub mod field;
 pub mod meta;
 pub mod openapi;

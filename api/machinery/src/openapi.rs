@@ -13,7 +13,6 @@
 //! dropped again.
 use crate::resource;
 use serde_json::{Map, Value};
-use std::io::Read;
 use std::sync::OnceLock;
 
 mod gnostic;
@@ -25,11 +24,7 @@ type Definitions = Map<String, Value>;
 
 /// Every embedded definition as OpenAPI v2 words it, with descriptions.
 fn definitions() -> Definitions {
-    let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(&include_bytes!("../data/definitions.json.gz")[..])
-        .read_to_end(&mut bytes)
-        .expect("the embedded definitions are gzipped: they are part of the program");
-    serde_json::from_slice(&bytes)
+    serde_json::from_str(&crate::embedded::text(include_bytes!("../data/definitions.json.gz")))
         .expect("the embedded definitions are a JSON object: they are part of the program")
 }
 

@@ -11,7 +11,6 @@
 //! `>N` the message of that number; before them `[` repeated, `{` a map from strings.
 //! Shapes: `o` fields, `q` Quantity, `t` Time, `u` MicroTime, `x` IntOrString, `r` raw JSON, `e` a list of strings.
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::OnceLock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,12 +149,6 @@ pub(super) fn get() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     static TEXT: OnceLock<String> = OnceLock::new();
     TABLE.get_or_init(|| {
-        Table::parse(TEXT.get_or_init(|| {
-            let mut text = String::new();
-            flate2::read::GzDecoder::new(&include_bytes!("../../data/protobuf.txt.gz")[..])
-                .read_to_string(&mut text)
-                .expect("the embedded protobuf table is gzipped text: it is part of the program");
-            text
-        }))
+        Table::parse(TEXT.get_or_init(|| crate::embedded::text(include_bytes!("../../data/protobuf.txt.gz"))))
     })
 }

@@ -13,7 +13,6 @@
 //! Shapes of definitions: `o` object, `q` Quantity, `t` Time, `u` MicroTime, `x` IntOrString, `*` any JSON.
 use super::ListPatch;
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::OnceLock;
 
 /// What a value may be.
@@ -210,12 +209,6 @@ pub(super) fn get() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     static TEXT: OnceLock<String> = OnceLock::new();
     TABLE.get_or_init(|| {
-        Table::parse(TEXT.get_or_init(|| {
-            let mut text = String::new();
-            flate2::read::GzDecoder::new(&include_bytes!("../../data/schema.txt.gz")[..])
-                .read_to_string(&mut text)
-                .expect("the embedded schema table is gzipped text: it is part of the program");
-            text
-        }))
+        Table::parse(TEXT.get_or_init(|| crate::embedded::text(include_bytes!("../../data/schema.txt.gz"))))
     })
 }
