@@ -51,7 +51,7 @@ fn objects_are_created_by_name() {
         assert_eq!(t.json(&["get", "svc", "exposed"])["spec"]["selector"]["app"], "web");
         let error = t.fails(&["create", "configmap", "texts"]);
         assert!(
-            error.contains("AlreadyExists") && error.contains("configmaps \"texts\" already exists"),
+            error.contains("configmaps \"texts\" already exists"),
             "{error}"
         );
         let error = t.fails(&["create", "configmap", "Bad_Name"]);
@@ -110,13 +110,10 @@ spec:
         assert!(ran.stderr.contains("unknown field \"spec.replica\""), "{}", ran.told());
         ran.ok();
         t.ok(&["delete", "deployment", "web"]);
-        let double =
-            "{apiVersion: v1, kind: ConfigMap, metadata: {name: twice}, data: {a: '1'}, data: {b: '2'}}";
-        let error = t.run_with(&["create", "-f", "-"], double).fails();
-        assert!(
-            error.contains("data") && (error.contains("already") || error.contains("duplicate")),
-            "{error}"
-        );
+        let double = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"twice"},"data":{"a":"1"},"data":{"b":"2"}}"#;
+        let path = format!("/api/v1/namespaces/{}/configmaps?fieldValidation=Strict", t.name);
+        let error = t.run_with(&["create", "--raw", &path, "-f", "-"], double).fails();
+        assert!(error.contains("duplicate field \"data\""), "{error}");
     });
 }
 
@@ -248,7 +245,8 @@ fn labels_and_annotations_are_set_and_selected_by() {
         assert_eq!(names(&["--chunk-size=1"]), ["configmap/one", "configmap/three", "configmap/two"]);
         t.ok(&["label", "cm", "one", "tier-"]);
         assert_eq!(names(&["-l", "tier"]), ["configmap/two"]);
-        assert_eq!(t.ok(&["annotate", "cm", "one", "why=because"]), "configmap/one annotated\n");
+        // The oldest says `annotate`.
+        assert!(t.ok(&["annotate", "cm", "one", "why=because"]).starts_with("configmap/one annotate"));
         t.ok(&["delete", "cm", "-l", "tier=back"]);
         assert_eq!(names(&[]), ["configmap/one", "configmap/three"]);
     });
@@ -310,7 +308,7 @@ fn the_server_tells_what_it_serves_and_who_may() {
             "{versions}"
         );
         assert_eq!(t.ok(&["auth", "can-i", "create", "pods"]), "yes\n");
-        assert!(t.ok(&["version"]).contains("Server Version: v1."), "the server's version");
+        assert!(t.json(&["version"])["serverVersion"]["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.")));
         assert!(t.ok(&["cluster-info"]).contains("is running at"));
         let nodes = t.items(&["get", "nodes"]);
         assert_eq!(nodes.len(), 1);

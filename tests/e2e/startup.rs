@@ -45,7 +45,7 @@ fn it_is_ready_and_ends_on_ctrl_c_with_all_that_it_started() {
     assert!(log.contains(&format!("https://127.0.0.1:{}", cluster.port)), "{log}");
     let runtime = cluster.runtime_pid().expect("a runtime");
     let kubectl = kubectl(&cluster);
-    kubectl.wait("nodes", "condition=Ready").lines().next().expect("a node");
+    node_is_ready(&kubectl);
     use std::os::unix::fs::PermissionsExt;
     let mode = |path: PathBuf| std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777;
     assert_eq!(mode(cluster.kubeconfig()), 0o600, "a key is for its owner alone");
@@ -55,7 +55,7 @@ fn it_is_ready_and_ends_on_ctrl_c_with_all_that_it_started() {
     });
     // It goes on where it was.
     cluster.up().unwrap_or_else(|e| panic!("{e}"));
-    kubectl.wait("nodes", "condition=Ready");
+    node_is_ready(&kubectl);
     assert!(cluster.stop().success());
 }
 
@@ -148,7 +148,7 @@ fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
         kubectl.ok(&["delete", "configmap", "during"]);
         Err(ran.stdout)
     });
-    assert!(error.starts_with("Error from server") && error.contains("space"), "{error}");
+    assert!(error.starts_with("error: failed to create configmap: ") && error.contains("free some space"), "{error}");
     kubectl.ok(&["get", "configmap", "before"]);
     kubectl.ok(&["get", "pods", "-A"]);
     std::fs::remove_file(&filler).expect("making room");
@@ -156,6 +156,10 @@ fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
         let ran = kubectl.run(&["create", "configmap", "after"]);
         if ran.status.success() { Ok(()) } else { Err(ran.stderr) }
     });
-    kubectl.wait("nodes", "condition=Ready");
+    node_is_ready(&kubectl);
     assert!(cluster.stop().success());
+}
+
+fn node_is_ready(kubectl: &Kubectl) {
+    kubectl.ok(&["wait", "nodes", "--all", "--for=condition=Ready", "--timeout=60s"]);
 }

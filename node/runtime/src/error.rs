@@ -46,8 +46,8 @@ pub(crate) fn from_shim(error: shim::Error) -> cri::Error {
     let text = error.to_string();
     match error {
         shim::Error::InvalidImage(_) | shim::Error::InvalidSpec(_) => cri::Error::InvalidArgument(text),
-        shim::Error::Unavailable(_) => cri::Error::Unavailable(text),
-        shim::Error::NotRunning(_) => cri::Error::FailedPrecondition(text),
+        // Not `Unavailable`, which is what a runtime that is away answers: this stays so until a person acts.
+        shim::Error::Unavailable(_) | shim::Error::NotRunning(_) => cri::Error::FailedPrecondition(text),
         shim::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::TimedOut => {
             cri::Error::DeadlineExceeded(text)
         }

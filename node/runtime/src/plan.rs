@@ -36,7 +36,7 @@ pub(crate) fn choose_shim(
         return Ok(ready);
     }
     if let Some(Candidate { handler, missing: Some(missing), .. }) = candidates.iter().find(fits) {
-        return Err(Error::Unavailable(format!(
+        return Err(Error::FailedPrecondition(format!(
             "{image} is {}, and {handler} cannot run it here: {missing}",
             describe(kind)
         )));
@@ -47,7 +47,7 @@ pub(crate) fn choose_shim(
             describe(kind),
             describe(other.kind)
         ))),
-        None => Err(Error::Unavailable(format!(
+        None => Err(Error::FailedPrecondition(format!(
             "{image} is {}, and nothing on this node runs that",
             describe(kind)
         ))),
@@ -68,7 +68,7 @@ pub(crate) fn check_handler(handler: &str, candidates: &[Candidate<'_>]) -> Resu
             )))
         }
         Some(Candidate { missing: Some(missing), .. }) => {
-            Err(Error::Unavailable(format!("runtime handler {handler} cannot work here: {missing}")))
+            Err(Error::FailedPrecondition(format!("runtime handler {handler} cannot work here: {missing}")))
         }
         Some(_) => Ok(()),
     }

@@ -37,7 +37,7 @@ fn what_a_shim_lacks_is_told() {
         "busybox is a Linux image, and runc cannot run it here: runc is not installed"
     );
     assert!(
-        matches!(check_handler("runc", &lacking), Err(Error::Unavailable(text)) if text.contains("not installed"))
+        matches!(check_handler("runc", &lacking), Err(Error::FailedPrecondition(text)) if text.contains("not installed"))
     );
     let error = check_handler("kata", &lacking).unwrap_err();
     assert!(

@@ -1,12 +1,14 @@
 //! What one container gives to each of its instances: arguments, environment, files, streams, a network policy.
 use crate::account::{Account, StoreLimiter};
+use crate::limits::MAX_HANDLES;
+use crate::limits::MAX_RESOURCES;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
 use crate::stdio::{GuestInput, GuestOutput};
 use shim::Input;
 use std::sync::Arc;
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::SocketAddrUse;
@@ -59,7 +61,8 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ModuleState>> {
-        let wasi = self.wasi(stdin)?.build_p1();
+        let mut wasi = self.wasi(stdin)?.build_p1();
+        wasi.ctx().table.set_max_capacity(MAX_HANDLES);
         let limiter = StoreLimiter::new(self.account.clone());
         let mut store = Store::new(engine, ModuleState { wasi, limiter });
         store.limiter(|state| &mut state.limiter);
@@ -72,11 +75,13 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ComponentState>> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_RESOURCES);
         let state = ComponentState {
             wasi: self.wasi(stdin)?.build(),
             http: WasiHttpCtx::new(),
             hooks: OutboundHooks(self.outbound.clone()),
-            table: ResourceTable::new(),
+            table,
             limiter: StoreLimiter::new(self.account.clone()),
         };
         let mut store = Store::new(engine, state);
@@ -113,9 +118,10 @@ impl Guest {
     }
 }
 
-/// Every tick the guest goes to the end of the line.
+/// Every tick the guest goes to the end of the line. By tokio's own yield: it lets the thread look at its sockets
+/// before the guest goes on, while a guest that merely woke itself would hold them up for dozens of ticks.
 fn interruptible<T>(store: &mut Store<T>) {
-    store.epoch_deadline_async_yield_and_update(1);
+    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
     // Left at its start of 0, the first deadline would have passed before the first instruction.
     store.set_epoch_deadline(1);
 }

@@ -53,9 +53,13 @@ impl Kubectl {
         self.run(words).fails()
     }
 
+    /// With a manifest on standard input. kubectl takes what begins with a brace for JSON: a document mark tells it
+    /// that YAML in flow style is YAML.
     #[track_caller]
     pub fn run_with(&self, words: &[&str], input: &str) -> Ran {
-        command::run_with_input(&mut self.command(words), input.as_bytes())
+        let is_json = serde_json::from_str::<Value>(input).is_ok();
+        let mark = if input.starts_with('{') && !is_json { "---\n" } else { "" };
+        command::run_with_input(&mut self.command(words), format!("{mark}{input}").as_bytes())
     }
 
     #[track_caller]
