@@ -1,8 +1,9 @@
 //! Opening the file: the lock, the checks, and what is said when it cannot be opened.
 use super::{COMPACTED, CURRENT, EXPIRY, HEAD, LOG, META};
 use redb::{Database, ReadableDatabase};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// Why a store could not be opened.
@@ -53,7 +54,10 @@ pub(super) fn open_file(path: &Path) -> Result<Database, OpenError> {
     // redb asserts on some damage; an assertion is one more way to say so.
     let opened = std::panic::catch_unwind(|| Database::builder().set_cache_size(CACHE_BYTES).create(path));
     match opened {
-        Ok(Ok(database)) => Ok(database),
+        Ok(Ok(database)) => {
+            make_private(path).map_err(|source| OpenError::Io { path: path.to_owned(), source })?;
+            Ok(database)
+        }
         Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(source))))
             if source.raw_os_error().is_some() =>
         {
@@ -62,6 +66,15 @@ pub(super) fn open_file(path: &Path) -> Result<Database, OpenError> {
         Ok(Err(e)) => Err(damaged(path, e)),
         Err(_) => Err(damaged(path, "its pages do not fit together")),
     }
+}
+
+/// Secrets lie in the file; the directory it is in may be one that others can enter.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700))
 }
 
 fn damaged(path: &Path, why: impl std::fmt::Display) -> OpenError {

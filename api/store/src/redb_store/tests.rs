@@ -41,6 +41,19 @@ async fn everything_is_there_after_opening_again() {
     assert_eq!(watch.next().await.expect("an event").expect("no error").revision(), 49);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_owner_can_read_the_file_whoever_may_enter_its_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("state.redb");
+    let mode = || std::fs::metadata(&path).expect("the file").permissions().mode() & 0o777;
+    drop(open(&path).expect("a new store"));
+    assert_eq!(mode(), 0o600);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("opened to all");
+    drop(open(&path).expect("the same store"));
+    assert_eq!(mode(), 0o600);
+}
+
 #[tokio::test]
 async fn a_second_opener_is_told_who_holds_the_file() {
     let directory = tempfile::tempdir().expect("a directory");
