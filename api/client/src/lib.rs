@@ -1,7 +1,7 @@
 //! How every component talks to the API server.
 //!
-//! Purpose: kube-rs with our policies: clients over a socket or in process, informers, work queues, leader
-//! election, events, and the types of our own API group.
+//! Purpose: kube-rs with our policies: clients in process, informers, work queues, leader election, events, and the
+//! types of our own API group.
 //!
 //! Invariant: whoever uses this crate sees the API server only through Kubernetes' API; it cannot tell whether
 //! a socket lies between. Nothing here holds an unbounded queue, and nothing reads a clock or a random source
@@ -52,7 +52,7 @@ mod object_key;
 mod service_endpoints;
 mod work_queue;
 
-pub use connect::{Access, ConnectError, Credentials, from_access, from_kubeconfig, in_process};
+pub use connect::in_process;
 pub use events::{EventType, Recorder};
 pub use informer::{Change, Informer, Informers, Object, Selection, Subscription};
 pub use k8s_openapi;

@@ -1,7 +1,6 @@
 //! What changed, as a subscriber of an informer hears it.
 use super::Object;
 use super::store::Store;
-use futures::Stream;
 use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -62,10 +61,5 @@ impl<K: Object> Subscription<K> {
                 Some(Change::Resync)
             }
         }
-    }
-
-    /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Change<K>> + Send {
-        futures::stream::unfold(self, |mut s| async move { s.next().await.map(|change| (change, s)) })
     }
 }
