@@ -5,6 +5,7 @@
 use crate::container_config::{Dns, POD_UID, log_dir_name};
 use crate::mailbox::{Mailbox, reference};
 use crate::objects::ObjectReader;
+use crate::probes::Prober;
 use crate::status::writer::StatusWriter;
 use crate::status::{Eviction, is_terminal};
 use crate::volumes::apply::remove_pod_dirs;
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) images: Arc<dyn ImageService>,
+    pub(crate) prober: Arc<dyn Prober>,
     pub(crate) runtime_name: String,
     pub(crate) recorder: Recorder,
     pub(crate) ambient: Ambient,
@@ -384,7 +386,7 @@ impl Agent {
                     }
                 }
                 let dir = pod_dir(&shared.root_dir, &uid);
-                let _ = tokio::task::spawn_blocking(move || remove_pod_dirs(&[dir])).await;
+                let _ = crate::blocking::blocking(move || remove_pod_dirs(&[dir])).await;
             });
         }
     }
@@ -396,7 +398,7 @@ impl Agent {
             self.workers.iter().map(|(uid, r)| log_dir_name(&r.key.0, &r.key.1, uid)).collect();
         let (pods, logs_dir) = (self.shared.root_dir.join("pods"), self.shared.logs_dir.clone());
         self.cleaning.spawn(async move {
-            let _ = tokio::task::spawn_blocking(move || {
+            let _ = crate::blocking::blocking(move || {
                 for (dir, keep) in [(pods, uids), (logs_dir, logs)] {
                     let Ok(entries) = std::fs::read_dir(&dir) else { continue };
                     let old: Vec<PathBuf> = entries

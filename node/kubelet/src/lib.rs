@@ -18,6 +18,7 @@
 pub mod actions;
 mod agent;
 pub mod backoff;
+mod blocking;
 pub mod container_config;
 pub mod credentials;
 pub mod env;
@@ -40,6 +41,7 @@ use cri::{ImageService, RuntimeService};
 use machinery::ambient::Ambient;
 use node::facts::Machine;
 use node::status::{NodeSettings, allocatable};
+use probes::{Prober, Sockets};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -68,6 +70,10 @@ pub struct Config {
     pub client: Client,
     pub runtime: Arc<dyn RuntimeService>,
     pub images: Arc<dyn ImageService>,
+    /// Who asks containers how they are.
+    pub prober: Arc<dyn Prober>,
+    /// What this machine is; `None` finds out.
+    pub machine: Option<Machine>,
     /// Where pods' volumes go (kubelet `--root-dir`).
     pub root_dir: PathBuf,
     /// Where containers' logs go (kubelet `podLogsDir`).
@@ -102,6 +108,8 @@ impl Config {
             client,
             runtime,
             images,
+            prober: Arc::new(Sockets),
+            machine: None,
             pod_logs_dir: root_dir.join("logs"),
             root_dir,
             node_ip,
@@ -142,7 +150,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         Some(https) => https.listener.local_addr().map_err(Error::Listener)?.port(),
         None => 0,
     };
-    let machine = Machine::read(&config.root_dir);
+    let machine = config.machine.unwrap_or_else(|| Machine::read(&config.root_dir));
     let settings = NodeSettings {
         name: config.node_name.clone(),
         ip: config.node_ip.to_string(),
@@ -205,6 +213,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             client: config.client,
             runtime: config.runtime,
             images: config.images,
+            prober: config.prober,
             runtime_name,
             recorder: recorder.clone(),
             ambient,

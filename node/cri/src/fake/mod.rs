@@ -79,6 +79,12 @@ impl FakeRuntime {
         }
     }
 
+    /// Ids and addresses are numbered from `first` on: fakes that stand for different nodes must not share any.
+    pub fn numbered_from(self, first: u64) -> Self {
+        self.inner.state.lock().number_from(first);
+        self
+    }
+
     /// Containers of `image` follow `script` from now on.
     pub fn script(&self, image: &str, script: Script) {
         self.inner.scripts.lock().insert(image.to_string(), script);

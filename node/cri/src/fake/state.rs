@@ -39,6 +39,10 @@ impl State {
         digest(&format!("fake-{}", self.counter))
     }
 
+    pub(super) fn number_from(&mut self, first: u64) {
+        self.counter = first;
+    }
+
     pub(super) fn next_ip(&mut self) -> String {
         self.counter += 1;
         // 127.42.0.0/16, without .0 and .255.

@@ -1,5 +1,5 @@
 //! One question to a container: HTTP, TCP, a command, gRPC.
-use super::Outcome;
+use super::{Outcome, Prober};
 use bytes::Bytes;
 use client::k8s_openapi::api::core::v1 as core;
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -18,6 +18,7 @@ const MAX_MESSAGE: usize = 1024;
 /// What a question needs to know of the container.
 #[derive(Clone)]
 pub struct Target {
+    pub prober: Arc<dyn Prober>,
     pub runtime: Arc<dyn RuntimeService>,
     pub container_id: String,
     pub pod_ip: String,

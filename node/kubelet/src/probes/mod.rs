@@ -14,8 +14,27 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+use async_trait::async_trait;
+use attempt::{Question, Target};
 use client::k8s_openapi::api::core::v1 as core;
 use std::time::Duration;
+
+/// Who asks containers how they are: [`Sockets`], or a test that has no network.
+#[async_trait]
+pub trait Prober: Send + Sync + 'static {
+    /// Asks once.
+    async fn ask(&self, question: &Question, target: &Target, timeout: Duration) -> Outcome;
+}
+
+/// Asks over the node's network, and commands through the runtime.
+pub struct Sockets;
+
+#[async_trait]
+impl Prober for Sockets {
+    async fn ask(&self, question: &Question, target: &Target, timeout: Duration) -> Outcome {
+        attempt::ask(question, target, timeout).await
+    }
+}
 
 /// The three questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
 //! The loop of one probe of one container. It ends with the [`ProbeTasks`] that own it.
-use super::attempt::{Question, Target, ask};
+use super::attempt::{Question, Target};
 use super::{Kind, Outcome, ProbeState, Timing};
 use client::k8s_openapi::api::core::v1 as core;
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ async fn run(
     let first = Instant::now();
     loop {
         let asked = Instant::now();
-        let outcome = ask(&question, &target, timing.timeout).await;
+        let outcome = target.prober.ask(&question, &target, timing.timeout).await;
         let step = state.step(&outcome, asked.duration_since(first));
         if step.counted_failure
             && let Outcome::Failure(text) = &outcome

@@ -4,7 +4,7 @@ use crate::actions::{Kill, PodActions};
 use crate::container_config::sandbox_config;
 use crate::observed::RunState;
 use crate::probes::Outcome;
-use crate::probes::attempt::{Question, ask};
+use crate::probes::attempt::Question;
 use client::EventType;
 use client::k8s_openapi::api::core::v1 as core;
 use std::time::Duration;
@@ -74,7 +74,7 @@ pub(super) async fn run_hook(
         tokio::time::sleep(Duration::from_secs(sleep.seconds.max(0) as u64)).await;
         return Ok(());
     }
-    match ask(&Question::from(hook), target, limit).await {
+    match target.prober.ask(&Question::from(hook), target, limit).await {
         Outcome::Success => Ok(()),
         Outcome::Failure(e) | Outcome::Unknown(e) => Err(e),
     }
@@ -127,8 +127,7 @@ impl Worker {
         let containers =
             self.pod.spec.iter().flat_map(|s| s.containers.iter().chain(s.init_containers.iter().flatten()));
         let dirs: Vec<_> = containers.map(|c| dir.join(&c.name)).collect();
-        let made =
-            tokio::task::spawn_blocking(move || dirs.iter().try_for_each(std::fs::create_dir_all)).await;
+        let made = crate::blocking::blocking(move || dirs.iter().try_for_each(std::fs::create_dir_all)).await;
         made.unwrap_or_else(|e| Err(std::io::Error::other(e)))
             .map_err(|source| SyncError::Io { what: format!("cannot make {}", dir.display()), source })?;
         let permit = shared.starts.acquire().await;

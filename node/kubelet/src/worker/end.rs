@@ -104,7 +104,7 @@ impl Worker {
             dirs.push(self.shared.logs_dir.join(log_dir_name(namespace, name, &self.uid)));
         }
         let what = dirs[0].display().to_string();
-        let removed = tokio::task::spawn_blocking(move || remove_pod_dirs(&dirs)).await;
+        let removed = crate::blocking::blocking(move || remove_pod_dirs(&dirs)).await;
         match removed {
             Ok(Ok(())) => Ok(()),
             Ok(Err(source)) => Err(SyncError::Io { what: format!("cannot remove {what}"), source }),

@@ -473,6 +473,7 @@ impl Worker {
     fn target(&self, c: &core::Container, id: &str) -> Target {
         let ip = self.observed.ready_sandbox().map(|s| s.ip.clone()).filter(|ip| !ip.is_empty());
         Target {
+            prober: self.shared.prober.clone(),
             runtime: self.shared.runtime.clone(),
             container_id: id.to_owned(),
             pod_ip: ip.unwrap_or_else(|| self.shared.host_ip.clone()),

@@ -74,7 +74,7 @@ impl Worker {
 
     async fn apply_volumes(&self, plans: Vec<(String, VolumePlan)>) -> Result<(), String> {
         let (root, uid) = (self.shared.root_dir.clone(), self.uid.clone());
-        let made = tokio::task::spawn_blocking(move || {
+        let made = crate::blocking::blocking(move || {
             plans.iter().try_for_each(|(name, plan)| ensure_volume(&root, &uid, name, plan).map(drop))
         });
         match made.await {
@@ -138,7 +138,7 @@ impl Worker {
     ) -> Result<cri::Mount, SyncError> {
         let file = termination_file(&self.shared.root_dir, &self.uid, &c.name, attempt);
         let path = file.clone();
-        let made = tokio::task::spawn_blocking(move || {
+        let made = crate::blocking::blocking(move || {
             if let Some(dir) = path.parent() {
                 std::fs::create_dir_all(dir)?;
             }
@@ -174,7 +174,7 @@ impl Worker {
                 None => m.sub_path.clone(),
             };
             if let Some(sub) = sub.filter(|s| !s.is_empty()) {
-                let resolved = tokio::task::spawn_blocking(move || subpath::resolve(&path, &sub)).await;
+                let resolved = crate::blocking::blocking(move || subpath::resolve(&path, &sub)).await;
                 path = match resolved {
                     Ok(Ok(path)) => path,
                     Ok(Err(e)) => {
