@@ -70,6 +70,37 @@ impl Expectations {
     }
 }
 
+/// The versions of objects that this controller wrote and has to see before it decides anew: what it decided on
+/// may be gone from elsewhere already. One number for each object between a write and its echo.
+#[derive(Default)]
+pub(crate) struct Written {
+    by_key: Mutex<HashMap<ObjectKey, u64>>,
+}
+
+impl Written {
+    /// The server answered a write with this resourceVersion.
+    pub(crate) fn wrote(&self, key: &ObjectKey, version: Option<&str>) {
+        if let Some(version) = version.and_then(|v| v.parse().ok()) {
+            self.by_key.lock().insert(key.clone(), version);
+        }
+    }
+
+    /// Whether an object of this version is as new as what was written last.
+    pub(crate) fn is_shown(&self, key: &ObjectKey, version: Option<&str>) -> bool {
+        let mut all = self.by_key.lock();
+        let Some(written) = all.get(key) else { return true };
+        let shown = version.and_then(|v| v.parse::<u64>().ok()).is_none_or(|v| v >= *written);
+        if shown {
+            all.remove(key);
+        }
+        shown
+    }
+
+    pub(crate) fn forget(&self, key: &ObjectKey) {
+        self.by_key.lock().remove(key);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +117,17 @@ mod tests {
         e.deleted(&key, "a", t0);
         assert!(!e.fulfilled(&key, t0, |_| Seen::Active));
         assert!(e.fulfilled(&key, t0, |_| Seen::Inactive));
+    }
+
+    #[test]
+    fn an_object_counts_only_once_it_is_as_new_as_what_was_written() {
+        let w = Written::default();
+        let key = ObjectKey::new("default", "sums");
+        assert!(w.is_shown(&key, Some("3")));
+        w.wrote(&key, Some("7"));
+        assert!(!w.is_shown(&key, Some("6")));
+        assert!(w.is_shown(&key, Some("7")));
+        assert!(w.is_shown(&key, Some("6")), "what was seen is not waited for again");
     }
 
     #[test]

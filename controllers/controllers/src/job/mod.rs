@@ -11,7 +11,7 @@ mod tests;
 use crate::claim::{Claimant, claim};
 use crate::context::{Context, controller_key};
 use crate::error::{Doing, Error};
-use crate::expectations::Expectations;
+use crate::expectations::{Expectations, Written};
 use crate::reconcile::{Outcome, feed, object, own_key, work};
 use crate::{owner, pod_control};
 use client::k8s_openapi::api::batch::v1::{Job, JobStatus};
@@ -33,12 +33,22 @@ struct Controller {
     jobs: Informer<Job>,
     pods: Informer<Pod>,
     expectations: Expectations,
+    /// Pods leave their finalizers behind only after the status that lists them: an older status knows neither.
+    written: Written,
 }
+
+/// How soon a status that was written is looked for again; its watch event comes sooner.
+const ECHO: Duration = Duration::from_secs(5);
 
 /// Runs until the shutdown.
 pub(crate) async fn run(ctx: Context) {
-    let c =
-        Controller { jobs: ctx.informer(), pods: ctx.informer(), expectations: Expectations::default(), ctx };
+    let c = Controller {
+        jobs: ctx.informer(),
+        pods: ctx.informer(),
+        expectations: Expectations::default(),
+        written: Written::default(),
+        ctx,
+    };
     let queue = c.ctx.queue::<ObjectKey>();
     let jobs = feed(c.jobs.clone(), queue.clone(), own_key);
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
@@ -67,9 +77,13 @@ impl Controller {
         self.release_orphans(&key, &uid, &namespace_pods).await?;
         let Some(job) = job else {
             self.expectations.forget(&key);
+            self.written.forget(&key);
             return Ok(None);
         };
         let Some(spec) = job.spec.as_ref() else { return Ok(None) };
+        if !self.written.is_shown(&key, job.metadata.resource_version.as_deref()) {
+            return Ok(Some(ECHO));
+        }
         let caught_up = self.expectations.fulfilled(&key, self.ctx.now(), pod_control::seen(&namespace_pods));
         let selector = spec.selector.clone().unwrap_or_else(|| LabelSelector {
             match_labels: Some([("batch.kubernetes.io/controller-uid".to_owned(), uid.clone())].into()),
@@ -207,7 +221,7 @@ impl Controller {
         let mut wanted = job.clone();
         wanted.status = Some(status);
         match api.replace_status(&key.name, &PostParams::default(), &wanted).await {
-            Ok(_) => {}
+            Ok(written) => self.written.wrote(key, written.metadata.resource_version.as_deref()),
             Err(error) if client::is_not_found(&error) => return Ok(()),
             Err(error) => return Err(error).doing(|| format!("write the status of job {key}")),
         }
