@@ -50,10 +50,7 @@ fn objects_are_created_by_name() {
         t.ok(&["expose", "deployment", "web", "--port=81", "--name=exposed"]);
         assert_eq!(t.json(&["get", "svc", "exposed"])["spec"]["selector"]["app"], "web");
         let error = t.fails(&["create", "configmap", "texts"]);
-        assert!(
-            error.contains("configmaps \"texts\" already exists"),
-            "{error}"
-        );
+        assert!(error.contains("configmaps \"texts\" already exists"), "{error}");
         let error = t.fails(&["create", "configmap", "Bad_Name"]);
         assert!(error.contains("metadata.name") && error.contains("Bad_Name"), "{error}");
         let error = t.fails(&["get", "configmap", "missing"]);
@@ -308,7 +305,11 @@ fn the_server_tells_what_it_serves_and_who_may() {
             "{versions}"
         );
         assert_eq!(t.ok(&["auth", "can-i", "create", "pods"]), "yes\n");
-        assert!(t.json(&["version"])["serverVersion"]["gitVersion"].as_str().is_some_and(|v| v.starts_with("v1.")));
+        assert!(
+            t.json(&["version"])["serverVersion"]["gitVersion"]
+                .as_str()
+                .is_some_and(|v| v.starts_with("v1."))
+        );
         assert!(t.ok(&["cluster-info"]).contains("is running at"));
         let nodes = t.items(&["get", "nodes"]);
         assert_eq!(nodes.len(), 1);

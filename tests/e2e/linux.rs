@@ -1,5 +1,6 @@
 //! Linux containers beside wasm, as root: what an image is decides who runs it.
-use crate::harness::{Namespace, environment, http, wait, world};
+use crate::harness::cluster::Options;
+use crate::harness::{Cluster, Kubectl, Namespace, environment, http, wait, world};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -214,12 +215,8 @@ fn without_root_a_linux_pod_waits_and_says_what_is_missing() {
     environment::root_is_needed("becoming another user");
     let image = world().busybox();
     let cluster = crate::startup::cluster_of_nobody("rootless");
-    let kubectl = crate::harness::Kubectl::new(
-        environment::newest_kubectl(),
-        cluster.kubeconfig(),
-        cluster.folder(),
-        "default",
-    );
+    let kubectl =
+        Kubectl::new(environment::newest_kubectl(), cluster.kubeconfig(), cluster.folder(), "default");
     wait::until("the default service account", || {
         kubectl.find("serviceaccount", "default").ok_or("none".into())
     });
@@ -233,4 +230,51 @@ fn without_root_a_linux_pod_waits_and_says_what_is_missing() {
         kubectl.json(&["get", "pod", "wasm"])["status"]["podIP"].as_str().expect("an address").to_owned();
     assert!(http::get(&format!("{ip}:8080"), "x", "/").is_ok_and(|a| a.status == 200));
     assert!(cluster.stop().success());
+}
+
+#[test]
+fn a_linux_container_runs_on_while_everything_else_is_killed() {
+    environment::root_is_needed("a Linux container");
+    let cluster = Cluster::start("linux-survives", Options::default()).unwrap_or_else(|e| panic!("{e}"));
+    let kubectl =
+        Kubectl::new(environment::newest_kubectl(), cluster.kubeconfig(), cluster.folder(), "default");
+    wait::until("the default service account", || {
+        kubectl.find("serviceaccount", "default").ok_or("none".into())
+    });
+    // It counts, so that a second life would show.
+    let script = "n=0; trap 'echo bye; exit 9' TERM; while true; do n=$((n+1)); echo $n; sleep 0.1; done";
+    kubectl.apply(&pod("counts", script, ""));
+    kubectl.wait("pod/counts", "condition=Ready");
+    let status = || kubectl.json(&["get", "pod", "counts"])["status"]["containerStatuses"][0].clone();
+    let id = status()["containerID"].clone();
+    let last =
+        || kubectl.ok(&["logs", "counts", "--tail=1"]).trim().parse::<u32>().map_err(|e| e.to_string());
+    let before = wait::until("it counts", last);
+    cluster.kill_all();
+    cluster.up().unwrap_or_else(|e| panic!("{e}"));
+    wait::until("it goes on to count, and its log is still read", || {
+        let n = last()?;
+        wait::holds(n > before + 20, format!("{n} after {before}"))
+    });
+    wait::until("it is Ready as the container that it was", || {
+        let now = status();
+        wait::holds(
+            now["containerID"] == id && now["ready"] == true && now["restartCount"] == 0,
+            now.to_string(),
+        )
+    });
+    let follow = kubectl.background(&["logs", "-f", "counts", "--tail=1"]);
+    follow.line(Duration::from_secs(20), |l| l.parse::<u32>().is_ok());
+    kubectl.ok(&["delete", "pod", "counts", "--timeout=60s"]);
+    assert!(follow.end(Duration::from_secs(30)).1.ends_with("bye"));
+    // Ctrl-C ends Linux containers too.
+    kubectl.apply(&pod("stays", "exec sleep 987654", ""));
+    kubectl.wait("pod/stays", "condition=Ready");
+    assert!(cluster.stop().success(), "{}", cluster.logs());
+    let sleeps = || {
+        let processes =
+            std::fs::read_dir("/proc").expect("/proc").filter_map(|e| Some(e.ok()?.path().join("cmdline")));
+        processes.filter_map(|p| std::fs::read(p).ok()).any(|line| line == b"sleep\x00987654\x00")
+    };
+    wait::until("no container is left", || wait::holds(!sleeps(), cluster.logs()));
 }

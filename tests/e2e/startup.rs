@@ -148,7 +148,10 @@ fn on_a_full_disk_writes_are_refused_and_reads_go_on() {
         kubectl.ok(&["delete", "configmap", "during"]);
         Err(ran.stdout)
     });
-    assert!(error.starts_with("error: failed to create configmap: ") && error.contains("free some space"), "{error}");
+    assert!(
+        error.starts_with("error: failed to create configmap: ") && error.contains("free some space"),
+        "{error}"
+    );
     kubectl.ok(&["get", "configmap", "before"]);
     kubectl.ok(&["get", "pods", "-A"]);
     std::fs::remove_file(&filler).expect("making room");

@@ -2,11 +2,12 @@
 //!
 //! A small shell program waits on a pipe that only this process holds open: the pipe closes when the guard is
 //! dropped and when the test binary is killed, and either way the same clean-up runs.
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 /// Ends every process whose command line names the folder, with all its descendants (a container does not name it,
-/// its monitor does), then takes off what is mounted below, then removes the folder.
+/// its monitor does) with their control groups, then takes off what is mounted below, then removes the folder.
 const CLEAN_UP: &str = r#"
 trap '' INT TERM HUP
 cat >/dev/null
@@ -25,6 +26,16 @@ for round in 1 2 3 4 5; do
         }')
     [ -z "$doomed" ] && break
     kill -9 $doomed 2>/dev/null
+done
+for round in 1 2 3 4 5 6 7 8 9 10; do
+    left=
+    for dir in /sys/fs/cgroup/dhow/pod*/* /sys/fs/cgroup/*/dhow/pod*/*; do
+        [ -d "$dir" ] && [ -d "$folder/data/runtime/containers/${dir##*/}" ] || continue
+        rmdir "$dir" 2>/dev/null || left=1
+        rmdir "${dir%/*}" 2>/dev/null
+    done
+    [ -z "$left" ] && break
+    sleep 0.1
 done
 cut -d' ' -f2 /proc/self/mounts | grep -F -- "$folder/" | sort -r | while read -r mount; do
     umount -l "$mount" 2>/dev/null
@@ -48,6 +59,8 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
+            // Whoever ends the whole group of the tests does not end this.
+            .process_group(0)
             .spawn()
             .expect("sh");
         Self { folder, cleaner }
