@@ -85,7 +85,7 @@ impl Runtime {
         let entry = Arc::new(Entry::new(record, Some(handle), log, ours, config.stdin_once));
         let still_ready = {
             let mut state = inner.state.lock();
-            state.containers.insert(id.clone(), entry);
+            state.insert_container(entry);
             state.sandboxes.get(&sandbox.id).is_some_and(|sandbox| sandbox.ready)
         };
         self.emit(ContainerEventType::Created, &id, &sandbox.id);

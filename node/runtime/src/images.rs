@@ -75,6 +75,10 @@ impl ImageService for Runtime {
     async fn image_status(&self, request: ImageStatusRequest) -> Result<ImageStatusResponse, Error> {
         let (name, _) = name(request.image)?;
         let image = self.inner.images.get(&name).map(|record| image(&record));
+        if image.is_none() {
+            // What can name no image never will be here: the kubelet need not try to pull it.
+            name.parse::<::images::Reference>().map_err(from_images)?;
+        }
         Ok(ImageStatusResponse { image, info: Default::default() })
     }
 
@@ -98,8 +102,7 @@ impl ImageService for Runtime {
             .inner
             .state
             .lock()
-            .containers
-            .values()
+            .containers()
             .map(|entry| entry.record())
             .find(|container| container.image_id == record.id && container.exit.is_none());
         if let Some(container) = holder {

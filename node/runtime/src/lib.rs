@@ -39,4 +39,4 @@ mod stop_pod_sandbox;
 
 pub use config::{Clock, Config, LogLimits, Random};
 pub use error::OpenError;
-pub use open::Runtime;
+pub use open::{Runtime, lock_path};

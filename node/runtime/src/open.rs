@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use shim::{Container, ImageKind};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{broadcast, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ impl Runtime {
         self.inner.shutdown.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-        for entry in self.inner.state.lock().containers.values() {
+        for entry in self.inner.state.lock().containers() {
             entry.log.flush();
         }
     }
@@ -127,7 +127,7 @@ impl Runtime {
         let handle = if ended { None } else { self.adopt(&record, log.clone()).await };
         let running = record.state() == ContainerState::Running;
         let entry = Arc::new(Entry::new(record, handle.clone(), log, None, false));
-        inner.state.lock().containers.insert(id.clone(), entry.clone());
+        inner.state.lock().insert_container(entry.clone());
         match handle {
             Some(handle) if running => self.watch(entry, handle),
             Some(_) => {}
@@ -199,7 +199,7 @@ impl Runtime {
     }
 
     pub(crate) fn entry(&self, id: &str) -> Option<Arc<Entry>> {
-        self.inner.state.lock().containers.get(id).cloned()
+        self.inner.state.lock().container(id).cloned()
     }
 
     /// The shims as the choice among them sees them.
@@ -229,7 +229,7 @@ impl Runtime {
 }
 
 impl Inner {
-    pub(crate) fn state_dir(&self, container: &str) -> std::path::PathBuf {
+    pub(crate) fn state_dir(&self, container: &str) -> PathBuf {
         self.containers.directory(container).join("state")
     }
 
@@ -241,9 +241,14 @@ impl Inner {
     }
 }
 
+/// The file that the runtime that works below `root` holds locked, with its process id in it.
+pub fn lock_path(root: &Path) -> PathBuf {
+    root.join("runtime.lock")
+}
+
 /// Takes the directory for this process, or says who has it.
 fn take(root: &Path) -> Result<File, OpenError> {
-    let path = root.join("runtime.lock");
+    let path = lock_path(root);
     let locking = || OpenError::io(format!("locking {}", path.display()));
     let mut file =
         File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(locking())?;

@@ -22,7 +22,7 @@ impl Runtime {
         }
         *entry.handle.lock() = None;
         self.inner.containers.remove(id).map_err(from_disk("removing the container's record"))?;
-        if self.inner.state.lock().containers.remove(id).is_some() {
+        if self.inner.state.lock().remove_container(id) {
             self.emit(ContainerEventType::Deleted, id, &entry.sandbox);
         }
         Ok(())

@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 impl Runtime {
     pub(crate) async fn remove_sandbox(&self, id: &str) -> Result<(), Error> {
         self.stop_sandbox(id).await?;
-        let inside = self.inner.state.lock().of_sandbox(id);
+        let inside = self.inner.state.lock().of_sandbox(id).to_vec();
         try_join_all(inside.iter().map(|entry| self.remove(&entry.id))).await?;
         if !self.inner.state.lock().sandboxes.contains_key(id) {
             return Ok(());

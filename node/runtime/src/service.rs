@@ -136,7 +136,7 @@ impl RuntimeService for Runtime {
     async fn list_containers(&self, request: ListContainersRequest) -> Result<ListContainersResponse, Error> {
         let filter = request.filter.unwrap_or_default();
         let state = self.inner.state.lock();
-        let records = state.containers.values().map(|entry| entry.record());
+        let records = state.containers().map(|entry| entry.record());
         let wanted = records.filter(|r| filter.matches(&r.id, &r.sandbox, r.state(), &r.labels));
         Ok(ListContainersResponse { containers: wanted.map(Into::into).collect() })
     }
@@ -183,7 +183,7 @@ impl RuntimeService for Runtime {
         request: ListContainerStatsRequest,
     ) -> Result<ListContainerStatsResponse, Error> {
         let filter = request.filter.unwrap_or_default();
-        let entries: Vec<_> = self.inner.state.lock().containers.values().cloned().collect();
+        let entries: Vec<_> = self.inner.state.lock().containers().cloned().collect();
         let stats = entries
             .iter()
             .filter(|entry| entry.state() == ContainerState::Running)

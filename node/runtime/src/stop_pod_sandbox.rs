@@ -14,7 +14,7 @@ impl Runtime {
             // From here on nobody can put a container into it.
             std::mem::replace(&mut sandbox.ready, false)
         };
-        let inside = self.inner.state.lock().of_sandbox(id);
+        let inside = self.inner.state.lock().of_sandbox(id).to_vec();
         try_join_all(inside.iter().map(|entry| self.end(entry, Duration::ZERO))).await?;
         let record = self.inner.state.lock().sandboxes.get(id).cloned();
         let Some(mut record) = record else { return Ok(()) };
