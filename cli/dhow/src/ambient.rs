@@ -25,12 +25,40 @@ pub(crate) fn log(default: &str) {
         .try_init();
 }
 
-/// Resolves at the first SIGINT or SIGTERM; says which.
+/// Resolves at the first SIGINT, SIGTERM or SIGHUP (the terminal was closed); says which.
 pub(crate) async fn stop_signal() -> std::io::Result<nix::sys::signal::Signal> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Under nohup it is ignored and stays so. What cannot be read is taken for the usual.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mut hangup = if ignores_hangup(&status) { None } else { Some(signal(SignalKind::hangup())?) };
+    let hung_up = async {
+        match &mut hangup {
+            Some(hangup) => hangup.recv().await,
+            None => std::future::pending().await,
+        }
+    };
     Ok(tokio::select! {
+        _ = hung_up => nix::sys::signal::Signal::SIGHUP,
         _ = interrupt.recv() => nix::sys::signal::Signal::SIGINT,
         _ = terminate.recv() => nix::sys::signal::Signal::SIGTERM,
     })
+}
+
+/// Whether a process started with SIGHUP ignored, as `proc_pid_status(5)` tells: signal 1 is the lowest bit.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores_is_seen() {
+        assert!(ignores_hangup("SigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\n"));
+        assert!(!ignores_hangup("SigIgn:\t0000000000001000\nSigCgt:\t0000000000000001\n"));
+        assert!(!ignores_hangup(""));
+    }
 }

@@ -116,17 +116,9 @@ async fn failure(connection: &Connection, name: &str) -> Result<Option<String>> 
     let Some(pod) = newest else { return Ok(None) };
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     let reason = waiting["reason"].as_str().unwrap_or_default();
-    let hopeless = [
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "CreateContainerError",
-        "RunContainerError",
-        "CrashLoopBackOff",
-    ];
-    Ok(hopeless
-        .contains(&reason)
-        .then(|| format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))))
+    // A function is to serve: one that ends again and again will not.
+    let hopeless = run::HOPELESS.contains(&reason) || reason == "CrashLoopBackOff";
+    Ok(hopeless.then(|| format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))))
 }
 
 /// Whether the gateway has a route and a pod for the URL. The host is `*.localhost`, so it is the gateway of this

@@ -55,6 +55,13 @@ pub(crate) fn query(parameters: &[(&str, Option<&str>)]) -> String {
     text
 }
 
+/// The labels that a selector of an object wants, `key=value` each, as a `labelSelector` has them.
+pub(crate) fn equalities(labels: &Value) -> String {
+    let pairs = labels.as_object().into_iter().flatten();
+    let pairs: Vec<String> = pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    pairs.join(",")
+}
+
 /// One object.
 pub(crate) async fn object(connection: &Connection, resource: &Resource, name: &str) -> Result<Value> {
     let path = format!("{}/{name}", resource.path(Some(&connection.namespace)));

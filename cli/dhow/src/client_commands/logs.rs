@@ -87,17 +87,12 @@ async fn pods_of(connection: &Connection, kind: &str, name: &str) -> Result<Vec<
     let object = get::object(connection, resource, name).await?;
     let labels = &object["spec"]["selector"];
     let labels = labels.get("matchLabels").unwrap_or(labels);
-    let selector: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
-        .collect();
+    let selector = get::equalities(labels);
     if selector.is_empty() {
         bail!("{} selects no pods", resource.name_of(name));
     }
     let path = format!("/api/v1/namespaces/{}/pods", connection.namespace)
-        + &query(&[("labelSelector", Some(&selector.join(",")))]);
+        + &query(&[("labelSelector", Some(&selector))]);
     let list: Value =
         connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let pods: Vec<String> = list["items"]

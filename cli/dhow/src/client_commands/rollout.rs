@@ -156,11 +156,9 @@ fn revision(set: &Value) -> u64 {
 /// The replica sets of a deployment, oldest revision first.
 async fn replica_sets(connection: &Connection, resource: &Resource, name: &str) -> Result<Vec<Value>> {
     let deployment = get::object(connection, resource, name).await?;
-    let labels = deployment["spec"]["selector"]["matchLabels"].as_object().cloned().unwrap_or_default();
-    let selector: Vec<String> =
-        labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let selector = get::equalities(&deployment["spec"]["selector"]["matchLabels"]);
     let path = format!("/apis/apps/v1/namespaces/{}/replicasets", connection.namespace)
-        + &query(&[("labelSelector", Some(&selector.join(",")))]);
+        + &query(&[("labelSelector", Some(&selector))]);
     let list: Value =
         connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
     let uid = &deployment["metadata"]["uid"];

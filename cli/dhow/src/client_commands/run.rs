@@ -44,7 +44,7 @@ const NOT_STARTED: u8 = 125;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What stands in a pod's waiting reason when waiting is in vain.
-const HOPELESS: &[&str] = &[
+pub(crate) const HOPELESS: &[&str] = &[
     "ErrImagePull",
     "ImagePullBackOff",
     "InvalidImageName",

@@ -43,7 +43,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
     /// The range of ClusterIPs
-    #[arg(long, default_value = "127.96.0.0/16")]
+    #[arg(long, default_value_t = Cidr::DEFAULT_SERVICES)]
     service_cluster_ip_range: Cidr,
 }
 

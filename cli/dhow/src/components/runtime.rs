@@ -44,10 +44,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "PROGRAM", default_value = "runc")]
     oci_runtime: String,
     /// The range of pod addresses
-    #[arg(long, value_name = "CIDR", default_value = "127.42.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = LoopbackNetwork::DEFAULT_RANGE)]
     pod_cidr: String,
     /// The range of ClusterIPs
-    #[arg(long, value_name = "CIDR", default_value = "127.96.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value_t = Cidr::DEFAULT_SERVICES)]
     pub(crate) service_cluster_ip_range: Cidr,
     /// A registry to be asked by plain HTTP (those on this machine always are); may be given again
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -95,11 +95,6 @@ fn oci_state(root: &Path) -> PathBuf {
     use sha2::Digest;
     let digest = sha2::Sha256::digest(root.as_os_str().as_encoded_bytes());
     Path::new("/run/dhow").join(&hex::encode(digest)[..16])
-}
-
-/// The file that the runtime that works below `root` holds locked, with its process id in it.
-pub(crate) fn lock_path(root: &Path) -> PathBuf {
-    root.join("runtime.lock")
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {

@@ -56,7 +56,8 @@ pub(crate) struct Args {
     runtime: Flags,
 }
 
-/// Longest wait for a node that is Ready: the slowest start seen was two seconds, on a machine under load.
+/// Longest wait for the runtime, and then for a node that is Ready: the slowest start seen was two seconds, on a
+/// machine under load.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the components may take to end.
 const STOP: Duration = Duration::from_secs(20);
@@ -123,7 +124,14 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             .add("apiserver", async move { server.serve(api_listener, tls, door).await.map_err(Into::into) });
     }
     server.ensure_bootstrap().await?;
-    runtime.answers().await?;
+    match tokio::time::timeout(READY_TIMEOUT, runtime.answers()).await {
+        Ok(answered) => answered?,
+        Err(_) => bail!(
+            "the runtime does not answer after {} s; see {}",
+            READY_TIMEOUT.as_secs(),
+            layout.runtime_log().display()
+        ),
+    }
     start_components(
         &mut parts,
         &args,

@@ -1,10 +1,11 @@
 //! The runtime as a child process that outlives a crash of its parent.
-use crate::components::runtime::{Flags, lock_path};
+use crate::components::runtime::Flags;
 use crate::dirs::Layout;
 use anyhow::{Context, Result};
 use cri::{RuntimeService, VersionRequest};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use runtime::lock_path;
 use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
