@@ -84,14 +84,24 @@ impl CodeCache {
             return Ok(prepared);
         }
         let stopped = |e: &dyn std::fmt::Display| Error::Unavailable(format!("loading {digest} failed: {e}"));
-        let _turn = self.compiling.acquire().await.map_err(|e| stopped(&e))?;
-        let (host, path, digest_of_task) = (host.clone(), path.to_owned(), digest.to_owned());
-        let prepared = tokio::task::spawn_blocking(move || {
-            let loaded = host.code.load(&host.engine, &path, &digest_of_task)?;
-            link(&host, loaded).map(Arc::new)
-        })
-        .await
-        .map_err(|e| stopped(&e))??;
+        let (of_task, digest_of_task) = (host.clone(), digest.to_owned());
+        let sealed = tokio::task::spawn_blocking(move || {
+            let loaded = of_task.code.load_sealed(&of_task.engine, &digest_of_task)?;
+            loaded.map(|loaded| link(&of_task, loaded).map(Arc::new)).transpose()
+        });
+        let prepared = match sealed.await.map_err(|e| stopped(&e))?? {
+            Some(prepared) => prepared,
+            None => {
+                // Only here: what is compiled already does not wait for others' compilations.
+                let _turn = self.compiling.acquire().await.map_err(|e| stopped(&e))?;
+                let (of_task, path, digest_of_task) = (host.clone(), path.to_owned(), digest.to_owned());
+                let compiled = tokio::task::spawn_blocking(move || {
+                    let loaded = of_task.code.load_compiled(&of_task.engine, &path, &digest_of_task)?;
+                    link(&of_task, loaded).map(Arc::new)
+                });
+                compiled.await.map_err(|e| stopped(&e))??
+            }
+        };
         *known = Arc::downgrade(&prepared);
         Ok(prepared)
     }
@@ -119,14 +129,22 @@ impl CodeCache {
         }
     }
 
-    fn load(&self, engine: &Engine, path: &Path, digest: &str) -> Result<Loaded, Error> {
-        let name = cache_name(digest, &self.compatibility)?;
-        if let Some(file) = self.sealed.open(&name) {
-            match deserialize(engine, &file) {
-                Ok(loaded) => return Ok(loaded),
-                Err(e) => tracing::warn!(%digest, error = %format!("{e:#}"), "compiled code is made anew"),
+    /// The program as it was compiled before; `None` when it must be compiled.
+    fn load_sealed(&self, engine: &Engine, digest: &str) -> Result<Option<Loaded>, Error> {
+        let Some(file) = self.sealed.open(&cache_name(digest, &self.compatibility)?) else { return Ok(None) };
+        match deserialize(engine, &file) {
+            Ok(loaded) => Ok(Some(loaded)),
+            // Compiling it again would make the same of it.
+            Err(e) if is_too_large(&e) => Err(too_large(&e)),
+            Err(e) => {
+                tracing::warn!(%digest, error = %format!("{e:#}"), "compiled code is made anew");
+                Ok(None)
             }
         }
+    }
+
+    fn load_compiled(&self, engine: &Engine, path: &Path, digest: &str) -> Result<Loaded, Error> {
+        let name = cache_name(digest, &self.compatibility)?;
         let (form, compiled) = self.compile(engine, path, digest)?;
         // Code that is mapped from a file can be dropped from memory when memory is short; so the fresh code is
         // used from the file too, where it could be written.
@@ -145,8 +163,23 @@ impl CodeCache {
         };
         drop(compiled);
         return_free_memory();
-        loaded.map_err(|e| Error::Unavailable(format!("loading the compiled code of {digest} failed: {e:#}")))
+        loaded.map_err(|e| match is_too_large(&e) {
+            true => too_large(&e),
+            false => Error::Unavailable(format!("loading the compiled code of {digest} failed: {e:#}")),
+        })
     }
+}
+
+/// Whether a program asks for more memories, tables or instances than the pool gives to one. wasmtime has no type for
+/// that error; a test holds these words.
+fn is_too_large(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.to_string().contains("pooling allocator"))
+}
+
+fn too_large(error: &wasmtime::Error) -> Error {
+    Error::InvalidImage(format!(
+        "the WebAssembly binary asks for more than one instance gets here: {error:#}"
+    ))
 }
 
 /// The compiler leaves hundreds of megabytes in the allocator's free lists; a node wants them back.

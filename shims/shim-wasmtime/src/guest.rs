@@ -1,6 +1,5 @@
 //! What one container gives to each of its instances: arguments, environment, files, streams, a network policy.
 use crate::account::{Account, StoreLimiter};
-use crate::limits::MAX_HANDLES;
 use crate::limits::MAX_RESOURCES;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, OutboundHooks};
@@ -62,7 +61,7 @@ impl Guest {
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ModuleState>> {
         let mut wasi = self.wasi(stdin)?.build_p1();
-        wasi.ctx().table.set_max_capacity(MAX_HANDLES);
+        wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
         let mut store = Store::new(engine, ModuleState { wasi, limiter });
         store.limiter(|state| &mut state.limiter);

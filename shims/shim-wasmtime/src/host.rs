@@ -2,7 +2,11 @@
 use crate::Config;
 use crate::code::CodeCache;
 use crate::guest::{ComponentState, ModuleState};
-use crate::limits::{MEMORY_KEEP_RESIDENT, MIN_INSTANCES, TABLE_KEEP_RESIDENT};
+use crate::limits::{
+    MAX_CORE_INSTANCES_PER_COMPONENT, MAX_MEMORIES_PER_COMPONENT, MAX_MEMORIES_PER_MODULE,
+    MAX_TABLES_PER_COMPONENT, MAX_TABLES_PER_MODULE, MEMORY_KEEP_RESIDENT, MIN_INSTANCES,
+    TABLE_KEEP_RESIDENT,
+};
 use crate::ticker::Ticker;
 use shim::Error;
 use tokio::runtime::{Handle, Runtime};
@@ -117,6 +121,11 @@ fn pool_config(instances: u32) -> PoolingAllocationConfig {
         // one memory and about two tables between them.
         .total_core_instances(instances.saturating_mul(4))
         .total_tables(instances.saturating_mul(2))
+        .max_memories_per_module(MAX_MEMORIES_PER_MODULE)
+        .max_tables_per_module(MAX_TABLES_PER_MODULE)
+        .max_memories_per_component(MAX_MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(MAX_TABLES_PER_COMPONENT)
+        .max_core_instances_per_component(MAX_CORE_INSTANCES_PER_COMPONENT)
         // Few languages use WebAssembly's garbage collector yet.
         .total_gc_heaps((instances / 8).max(1));
     pool

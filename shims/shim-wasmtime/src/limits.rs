@@ -42,7 +42,7 @@ pub const MAX_CONNECTIONS: usize = 1_024;
 /// Streams one HTTP/2 client may have open: what browsers and gRPC expect to be allowed at least.
 pub const MAX_STREAMS_PER_CONNECTION: u32 = 100;
 
-/// Request head, all lines together: twice what nginx and Go allow by default would still fit.
+/// Request head, all lines together: twice what nginx takes by default (four buffers of 8 KiB).
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
 
 /// Header lines of one request.
@@ -77,6 +77,22 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle outgoing connections one container keeps to one destination.
 pub const MAX_IDLE_OUTGOING: usize = 16;
+
+/// Files, directories, sockets, streams and requests that one instance holds at once. Each may be a descriptor, and all
+/// guests share those of one process, 20,000 as a rule: what one of them takes its neighbours cannot have. 1,024 is what
+/// a Linux process may open unless it asks for more.
+pub const MAX_RESOURCES: usize = 1_024;
+
+/// Memories and tables of one core module. LLVM and Go make one of each, reference types a second table; the pool is
+/// shared, so more than a few would take what other instances need.
+pub const MAX_MEMORIES_PER_MODULE: u32 = 4;
+pub const MAX_TABLES_PER_MODULE: u32 = 8;
+
+/// The same for all modules of a component together: ten programs composed into one have a memory and two tables each,
+/// and four core instances.
+pub const MAX_MEMORIES_PER_COMPONENT: u32 = 16;
+pub const MAX_TABLES_PER_COMPONENT: u32 = 64;
+pub const MAX_CORE_INSTANCES_PER_COMPONENT: u32 = 128;
 
 /// Bytes a guest may write to an output stream in one call; what a pipe holds.
 pub const OUTPUT_CHUNK: usize = 64 << 10;

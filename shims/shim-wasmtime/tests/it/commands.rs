@@ -257,3 +257,33 @@ async fn a_node_full_of_instances_says_so_and_has_room_again_when_one_is_gone() 
     assert_eq!(soon(container.wait()).await.code, 0);
     assert_eq!(world.run(world.spec(&guest).0).await.code, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guest_that_opens_files_for_ever_is_stopped_before_it_takes_its_neighbours() {
+    let world = World::new();
+    let volume = world.dir.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    std::fs::write(volume.join("f"), "").unwrap();
+    let body = format!(
+        r#"(local $n i32)
+      (block $refused (loop $again
+        (br_if $refused {})
+        (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br_if $again (i32.lt_u (local.get $n) (i32.const 2000)))
+        (call $exit (i32.const 7))))
+      (call $exit (i32.const 0))"#,
+        open("f", false)
+    );
+    let (mut spec, _) = world.spec(&module(r#"(data (i32.const 2048) "f")"#, &body));
+    spec.mounts = vec![Mount { host_path: volume, container_path: "/v".into(), read_only: true }];
+    let exit = world.run(spec).await;
+    assert_ne!(exit.code, 7, "it could open 2,000 files");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_may_have_a_few_memories_and_tables() {
+    let world = World::new();
+    let module = r#"(module (memory (export "memory") 1) (memory 1) (table 1 funcref) (table 1 externref)
+        (func (export "_start")))"#;
+    assert_eq!(world.run(world.spec(module.as_bytes()).0).await.code, 0);
+}

@@ -37,6 +37,28 @@ async fn an_import_that_nobody_offers_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_wants_more_memories_or_tables_than_there_are_is_refused_every_time() {
+    let world = World::new();
+    let module = |items: String| format!(r#"(module {items} (func (export "_start")))"#);
+    let component = format!(
+        r#"(component (core module $m (memory 1)) {}
+        (core module $r (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $r))
+        (func $f (result (result)) (canon lift (core func $i "run")))
+        (instance $run (export "run" (func $f)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#,
+        "(core instance (instantiate $m))".repeat(100)
+    );
+    for text in [module("(memory 1)".repeat(90)), module("(table 1 funcref)".repeat(90)), component] {
+        // The second time its code lies in the cache.
+        for _ in 0..2 {
+            let error = text_of(world.refuse(text.as_bytes()).await);
+            assert!(error.contains("asks for more than one instance gets here"), "{error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_linux_image_and_a_terminal_are_refused() {
     let world = World::new();
     let (mut spec, _) = world.spec(b"x");
