@@ -125,7 +125,9 @@ impl Blobs {
             let (what, expected) = (expect.what.to_string(), expected.to_string());
             return Err(Error::DigestMismatch { what, expected, actual });
         }
-        // The name promises the content, also after a power cut.
+        // The name promises the content, also on a full disk: only `flush` tells how the last write in the background
+        // went, `sync_all` keeps that to itself. And also after a power cut.
+        file.flush().await.map_err(writing())?;
         file.sync_all().await.map_err(writing())?;
         drop(file);
         tokio::fs::rename(&temporary.path, self.path(&actual)).await.map_err(writing())?;
@@ -163,5 +165,22 @@ impl Blobs {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_blob_that_the_disk_had_no_room_for_is_not_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(directory.path()).unwrap();
+        // A disk that is always full, where the next temporary file will be.
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("tmp/0")).unwrap();
+        let error = blobs.put(b"content".to_vec(), "a blob").await.unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{error} {source}").contains("No space left"), "{error} {source}");
+        assert!(!blobs.has(&crate::artifact::digest_of(b"content")));
     }
 }
