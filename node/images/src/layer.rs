@@ -6,12 +6,14 @@
 use crate::Error;
 use crate::manifest::Compression;
 use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 use tar::{Archive, Entry, EntryType};
 
@@ -28,6 +30,8 @@ struct Checked<R> {
     hash: Sha256,
     bytes: u64,
     limit: u64,
+    /// What may still be read until the next entry begins.
+    header_room: Rc<Cell<u64>>,
 }
 
 impl<R: Read> Read for Checked<R> {
@@ -37,10 +41,18 @@ impl<R: Read> Read for Checked<R> {
         if self.bytes > self.limit {
             return Err(io::Error::other(format!("it unpacks to more than {} bytes", self.limit)));
         }
+        let Some(room) = self.header_room.get().checked_sub(n as u64) else {
+            return Err(refuse(format!("an entry's header has more than {MAX_HEADER_BYTES} bytes")));
+        };
+        self.header_room.set(room);
         self.hash.update(&buffer[..n]);
         Ok(n)
     }
 }
+
+/// Names, attributes and maps of sparse files that stand before an entry, together: the library collects them in memory.
+/// Linux's longest path has 4 KiB and its longest attribute 64 KiB.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 fn decompress(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
     let file = io::BufReader::with_capacity(256 * 1024, file);
@@ -71,15 +83,28 @@ pub(crate) fn unpack(
         fs::create_dir(target)?;
         fs::set_permissions(target, Permissions::from_mode(0o755))?;
         let reader = decompress(File::open(blob)?, compression)?;
-        let checked = Checked { inner: reader, hash: Sha256::new(), bytes: 0, limit: limits.bytes };
+        let header_room = Rc::new(Cell::new(MAX_HEADER_BYTES));
+        let checked = Checked {
+            inner: reader,
+            hash: Sha256::new(),
+            bytes: 0,
+            limit: limits.bytes,
+            header_room: header_room.clone(),
+        };
         let mut archive = Archive::new(checked);
-        let mut layer = Layer { root: target, lower, directories: Vec::new() };
+        let mut layer = Layer { root: target, lower, directories: Vec::new(), room: limits.bytes, limits };
         for (count, entry) in archive.entries()?.enumerate() {
             if count as u64 >= limits.entries {
                 return Err(refuse(format!("it holds more than {} files", limits.entries)));
             }
-            layer.entry(entry?)?;
+            let mut entry = entry?;
+            header_room.set(u64::MAX);
+            layer.entry(&mut entry)?;
+            // All of it, so that what is read from here on is the next entry's header.
+            io::copy(&mut entry, &mut io::sink())?;
+            header_room.set(MAX_HEADER_BYTES);
         }
+        header_room.set(u64::MAX);
         layer.finish()?;
         // What follows the end mark counts for the digest.
         let mut rest = archive.into_inner();
@@ -105,10 +130,14 @@ struct Layer<'a> {
     lower: &'a [PathBuf],
     /// Their times are set last: writing into a directory changes them.
     directories: Vec<(PathBuf, u64)>,
+    /// Bytes that may still be written. More can come out of an archive than lies in it: a sparse file's holes, and
+    /// files of the layers below that a hard link copies.
+    room: u64,
+    limits: LayerLimits,
 }
 
 impl Layer<'_> {
-    fn entry(&mut self, mut entry: Entry<'_, impl Read>) -> io::Result<()> {
+    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
         let kind = entry.header().entry_type();
         if matches!(kind, EntryType::XGlobalHeader) {
             return Ok(());
@@ -117,7 +146,7 @@ impl Layer<'_> {
         let Some(last) = name.file_name().map(OsStr::to_os_string) else {
             // The root itself: its owner and mode count.
             let root = self.root.to_path_buf();
-            return self.attributes(&mut entry, &root);
+            return self.attributes(entry, &root);
         };
         let parent = name.parent().unwrap_or(Path::new(""));
         self.ensure_parents(parent)?;
@@ -135,14 +164,15 @@ impl Layer<'_> {
                 self.directories.push((path.clone(), entry.header().mtime().unwrap_or(0)));
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                self.take_room(entry.size())?;
                 let mut file = File::create_new(&path)?;
-                io::copy(&mut entry, &mut file)?;
+                io::copy(entry, &mut file)?;
             }
             EntryType::Symlink => {
                 let to = entry.link_name_bytes().ok_or_else(|| refuse("a symbolic link leads nowhere"))?;
                 std::os::unix::fs::symlink(OsStr::from_bytes(&to), &path)?;
                 // Ownership only: a link has no mode, and its times matter to nobody.
-                return self.owner(&entry, &path);
+                return self.owner(entry, &path);
             }
             EntryType::Link => {
                 let to = entry.link_name_bytes().ok_or_else(|| refuse("a hard link leads nowhere"))?;
@@ -155,7 +185,16 @@ impl Layer<'_> {
             EntryType::Char | EntryType::Block => return Ok(()),
             other => return Err(refuse(format!("{} is of the unknown type {other:?}", name.display()))),
         }
-        self.attributes(&mut entry, &path)
+        self.attributes(entry, &path)
+    }
+
+    fn take_room(&mut self, bytes: u64) -> io::Result<()> {
+        let limit = self.limits.bytes;
+        self.room = self
+            .room
+            .checked_sub(bytes)
+            .ok_or_else(|| refuse(format!("it unpacks to more than {limit} bytes")))?;
+        Ok(())
     }
 
     /// Removes what stands in the way of a new entry: a later entry of the same name wins.
@@ -253,7 +292,7 @@ impl Layer<'_> {
     }
 
     /// A hard link within the layer; what lies in a layer below is copied up, as writing to it would.
-    fn hard_link(&self, to: &Path, path: &Path) -> io::Result<()> {
+    fn hard_link(&mut self, to: &Path, path: &Path) -> io::Result<()> {
         let parent = to.parent().unwrap_or(Path::new(""));
         self.ensure_parents(parent)?;
         let source = self.root.join(to);
@@ -264,6 +303,7 @@ impl Layer<'_> {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => match self.below(to) {
                 Some((lower, meta)) if meta.is_file() => {
+                    self.take_room(meta.len())?;
                     fs::copy(&lower, &source)?;
                     std::os::unix::fs::chown(&source, Some(meta.uid()), Some(meta.gid()))?;
                     fs::set_permissions(&source, Permissions::from_mode(meta.mode() & 0o7777))?;
@@ -358,8 +398,13 @@ pub(crate) fn extract_wasm(
         let wanted = wanted?;
         let reader = decompress(File::open(blob)?, compression)?;
         // A wasm image is its file and little else.
-        let checked =
-            Checked { inner: reader, hash: Sha256::new(), bytes: 0, limit: limit.saturating_mul(4) };
+        let checked = Checked {
+            inner: reader,
+            hash: Sha256::new(),
+            bytes: 0,
+            limit: limit.saturating_mul(4),
+            header_room: Rc::new(Cell::new(u64::MAX)),
+        };
         let mut archive = Archive::new(checked);
         let mut found = false;
         for entry in archive.entries()? {

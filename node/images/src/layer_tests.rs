@@ -269,6 +269,56 @@ fn bombs_are_refused() {
 }
 
 #[test]
+fn holes_and_copies_count_as_what_is_written() {
+    let bench = Bench::new();
+    // A file of 1 TiB that is one hole.
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_size(0);
+    header.set_path("hole").unwrap();
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(1 << 40);
+    gnu.sparse[0].set_offset(1 << 40);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append(&header, &[][..]).unwrap();
+    let error = bench.refused(tar.into_inner().unwrap(), &[]);
+    assert!(error.contains("unpacks to more than 1048576 bytes"), "{error}");
+
+    // Two files of a layer below, each within the limit.
+    let large = "x".repeat(600_000);
+    let lower = ["a", "b"].map(|name| {
+        bench.unpack(&format!("lower-{name}"), Tar::new().file(name, &large).done(), &[]).unwrap()
+    });
+    let tar = Tar::new().hardlink("a2", "a").hardlink("b2", "b").done();
+    let error = bench.refused(tar, &lower);
+    assert!(error.contains("unpacks to more than 1048576 bytes"), "{error}");
+}
+
+#[test]
+fn a_name_that_would_fill_the_memory_is_refused() {
+    let bench = Bench::new();
+    let name = vec![b'a'; 3 << 20];
+    let limits = LayerLimits { bytes: 100 << 20, entries: 100 };
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let tar = Tar::new()
+            .entry("before", EntryType::Regular, 0o644, "", &name)
+            .entry("././@LongLink", kind, 0o644, "", &name)
+            .file("f", "")
+            .done();
+        let diff_id = crate::artifact::digest_of(&tar);
+        let error = bench.unpack_as("evil", tar, &diff_id, Compression::None, &[], limits);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("header has more than 1048576 bytes"), "{error}");
+        fs::remove_dir_all(bench.directory.path().join("evil")).unwrap();
+    }
+}
+
+#[test]
 fn what_is_no_archive_is_refused() {
     let bench = Bench::new();
     let error = bench.unpack_as("a", b"not gzip".to_vec(), "", Compression::Gzip, &[], LIMITS).unwrap_err();
