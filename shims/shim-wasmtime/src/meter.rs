@@ -44,7 +44,8 @@ impl Meter {
         let quota = match (resources.cpu_quota_us, resources.cpu_period_us.unwrap_or(100_000)) {
             (Some(quota), period) if quota > 0 && period > 0 => Some(Mutex::new(Budget {
                 quota: Duration::from_micros(quota.unsigned_abs()),
-                period: Duration::from_micros(period),
+                // The kernel's own bounds; unbounded, the end of a period could lie beyond what an Instant holds.
+                period: Duration::from_micros(period.clamp(1_000, 1_000_000)),
                 began: Instant::now(),
                 used: Duration::ZERO,
             })),

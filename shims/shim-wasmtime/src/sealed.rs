@@ -38,6 +38,8 @@ impl Sealed {
         ensure_private_dir(dir)?;
         let io =
             |source| Error::Io { what: format!("the key of the code cache in {}", dir.display()), source };
+        // One that was there before may let others write: they could swap code after its seal was checked.
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         let key = load_or_create_key(&dir.join("node.key")).map_err(io)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -210,6 +212,14 @@ mod tests {
         Sealed::open_dir(dir.path(), 1000).unwrap().put("a", b"code").unwrap();
         fs::set_permissions(dir.path().join("node.key"), fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(Sealed::open_dir(dir.path(), 1000).unwrap().open("a"), None);
+    }
+
+    #[test]
+    fn a_directory_that_others_could_write_in_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        Sealed::open_dir(dir.path(), 1000).unwrap();
+        assert_eq!(fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
