@@ -203,8 +203,24 @@ pub(crate) fn schema_of(row: &Resource) -> Result<&'static Schema, Status> {
     schema::definition(row.schema).ok_or_else(|| Status::internal(format!("no schema for {}", row.schema)))
 }
 
+/// What a value is, in words.
+fn shape(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
 /// Sets apiVersion and kind where the client left them out, and refuses others.
 pub(crate) fn fill_type(object: &mut Value, api_version: &str, kind: &str) -> Result<(), Status> {
+    // A JSON patch may replace the whole document.
+    if !object.is_object() {
+        return Err(Status::bad_request(format!("{kind} must be an object, not {}", shape(object))));
+    }
     for (field, expected) in [("apiVersion", api_version), ("kind", kind)] {
         match object.get(field).map(|v| v.as_str()) {
             Some(Some(given)) if given == expected => {}

@@ -32,6 +32,20 @@ async fn patches_that_cannot_be_applied_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_patch_that_leaves_no_object_is_refused() {
+    let c = Cluster::new().await;
+    c.post(DEPLOYMENTS, deployment("d")).await.expect(201);
+    for value in [json!(null), json!(true), json!(7), json!("text"), json!([1])] {
+        let whole = json!([{"op": "replace", "path": "", "value": value}]);
+        for path in [format!("{DEPLOYMENTS}/d"), format!("{DEPLOYMENTS}/d/status"), format!("{DEPLOYMENTS}/d/scale")] {
+            let answer = c.patch(&path, "json-patch", whole.clone()).await;
+            assert_eq!(answer.code, 400, "{path} {value}: {}", answer.message());
+            assert!(answer.message().contains("must be an object, not "), "{}", answer.message());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_patch_may_not_touch_stays_or_is_refused() {
     let c = Cluster::new().await;
     let made = c.post(CONFIG_MAPS, config_map("a", json!({}))).await.expect(201);
