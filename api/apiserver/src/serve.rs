@@ -9,6 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -108,9 +109,11 @@ impl Connection {
         let end = self.shutdown.clone();
         let stopping = self.server.shutdown.clone();
         let server = self.server.clone();
+        let asked = Arc::new(AtomicBool::new(false));
         let service = {
-            let end = end.clone();
+            let (end, asked) = (end.clone(), asked.clone());
             hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                asked.store(true, Relaxed);
                 let (server, peer, end) = (server.clone(), peer.clone(), end.clone());
                 async move {
                     let request: http::Request<RequestBody> =
@@ -138,9 +141,19 @@ impl Connection {
             ended = connection.as_mut() => return ended,
             () = end.cancelled() => {}
             () = stopping.cancelled() => end.cancel(),
+            () = silence(&asked, limits.header_timeout) => return Ok(()),
         }
         connection.as_mut().graceful_shutdown();
         // Whoever is still sending after the grace is cut off.
         tokio::time::timeout(GRACE, connection).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Resolves when a connection brought no request in this time: hyper waits for a first byte for ever, and whoever knows
+/// no secret could take all places with connections that say nothing.
+async fn silence(asked: &AtomicBool, limit: Duration) {
+    tokio::time::sleep(limit).await;
+    if asked.load(Relaxed) {
+        std::future::pending::<()>().await;
     }
 }

@@ -240,15 +240,19 @@ async fn a_client_that_never_finishes_its_request_is_cut_off() {
     let mut byte = [0; 1];
     let read = tokio::time::timeout(Duration::from_secs(10), silent.read(&mut byte)).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)));
-    // One that sends its head a byte at a time, and then nothing.
-    let tls = pki::client_config(r.ca.certificate_pem(), None).unwrap();
-    let stream = tokio::net::TcpStream::connect(r.address).await.unwrap();
-    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-    let mut slow = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
-    slow.write_all(b"GET /healthz HT").await.unwrap();
-    let mut rest = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await.unwrap();
-    assert!(read.is_err() || !String::from_utf8_lossy(&rest).contains(" 200 "));
+    // Those that begin TLS and then send nothing, a part of a head, a part of HTTP/2's preface.
+    let tls = Arc::new(pki::client_config(r.ca.certificate_pem(), None).unwrap());
+    for part in ["", "GET /healthz HT", "PRI * HT"] {
+        let stream = tokio::net::TcpStream::connect(r.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut slow = tokio_rustls::TlsConnector::from(tls.clone()).connect(name, stream).await.unwrap();
+        slow.write_all(part.as_bytes()).await.unwrap();
+        slow.flush().await.unwrap();
+        let mut rest = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), slow.read_to_end(&mut rest)).await;
+        let read = read.unwrap_or_else(|_| panic!("{part:?} holds its connection"));
+        assert!(read.is_err() || !String::from_utf8_lossy(&rest).contains(" 200 "));
+    }
     assert_eq!(r.get("/healthz").await.0, 200, "others are served as before");
 }
 
