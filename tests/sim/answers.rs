@@ -149,6 +149,20 @@ fn check_delete(state: &mut State, asked: &Asked, place: &Place, answer: &Value)
     Ok(())
 }
 
+/// A pod is about to be deleted without grace, and not by its kubelet, which does so when all has stopped.
+pub fn note_force(observer: &Observer, asked: &Asked) {
+    if asked.method != Method::DELETE || asked.user.starts_with("system:node:") {
+        return;
+    }
+    let body: Value = serde_json::from_slice(&asked.body).unwrap_or_default();
+    let Some(place) = place(&asked.path).filter(|p| p.resource == "core/pods") else { return };
+    let without_grace = body["gracePeriodSeconds"] == 0 || asked.query.contains("gracePeriodSeconds=0");
+    observer.with(|state| {
+        let id = state.object("core/pods", &place.namespace, &place.name).map(|o| uid(&o.value).to_owned());
+        state.forced.extend(id.filter(|_| without_grace));
+    });
+}
+
 /// A request that may or may not have been carried out, as far as its sender can tell.
 pub fn unknown(observer: &Observer, asked: &Asked) {
     let Some(place) = place(&asked.path).filter(|_| asked.changes()) else { return };

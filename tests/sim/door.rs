@@ -110,6 +110,7 @@ impl Door {
             net.journal.note(format_args!("fault {who}: {what} is answered with {code}"));
             return Ok(status(code));
         }
+        answers::note_force(&net.observer, asked);
         let under_way = self.gate.under_way();
         let Some(answer) =
             net.server.carry_out(self.user.clone(), request, asked.clone(), self.net.clone(), under_way)

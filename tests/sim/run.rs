@@ -93,6 +93,9 @@ async fn live(seed: u64, world: &Arc<World>) {
         if rng.chance(weather.node) {
             world.trouble_a_machine();
         }
+        if rng.chance(weather.forgets) {
+            world.forget_history().await;
+        }
         user.act().await;
         world.tap.compare().await;
     }

@@ -1,5 +1,6 @@
 //! The cluster as the store's own commits tell it, kept apart from everything the components believe.
 use crate::answers::Promises;
+use cri::fake::FakeRuntime;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -70,6 +71,10 @@ pub struct State {
     /// How many creations of dependents of an owner (by uid) nobody knows the outcome of.
     pub ambiguous_creates: BTreeMap<String, u64>,
     pub promises: Promises,
+    /// Pods (by uid) that were deleted without grace by somebody else than their kubelet.
+    pub forced: BTreeSet<String>,
+    /// The machines that are there, by node.
+    pub machines: BTreeMap<String, FakeRuntime>,
 }
 
 /// What a store's key stands for: resource, namespace, name.

@@ -31,6 +31,8 @@ pub struct Weather {
     pub crash: u64,
     /// A node's machine has trouble, per step: rebooted, silent, its runtime away, its containers killed.
     pub node: u64,
+    /// The store's history is compacted, per step.
+    pub forgets: u64,
     pub store: StoreWeather,
 }
 
@@ -76,6 +78,7 @@ impl Weather {
             cri_slow: sometimes(60),
             crash: sometimes(500),
             node: sometimes(300),
+            forgets: sometimes(200),
             store: StoreWeather {
                 refused: sometimes(40) as u16,
                 lost_answer: sometimes(40) as u16,

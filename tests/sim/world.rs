@@ -152,6 +152,15 @@ impl World {
         gate.die_at(count, side);
     }
 
+    /// The store forgets its history: whoever was away for long is told so and lists anew.
+    pub async fn forget_history(&self) {
+        let head = self.observer.with(|state| state.head);
+        self.journal.note(format_args!("history before {head} is forgotten"));
+        if let Err(error) = self.tap.compact(head).await {
+            self.journal.broke("the store compacts", error);
+        }
+    }
+
     /// How long a process stays down.
     async fn downtime(&self) {
         let most = if self.calm.load(Ordering::Relaxed) { 200 } else { 8_000 };
@@ -250,6 +259,8 @@ impl World {
             files: tempfile::tempdir().expect("a directory for temporary files"),
         });
         self.nodes.lock().insert(name.clone(), node.clone());
+        let runtime = node.machine.runtime.clone();
+        self.observer.with(|state| state.machines.insert(name.clone(), runtime));
         self.keep(|world| world.run_kubelet(node));
         name
     }
@@ -259,6 +270,7 @@ impl World {
         if let Some(node) = self.nodes.lock().remove(name) {
             self.journal.note(format_args!("machine {name} is taken away"));
             node.off.cancel();
+            self.observer.with(|state| state.machines.remove(name));
             if let Some(gate) = self.alive.lock().get(&format!("kubelet-{name}")) {
                 gate.close("its machine is gone");
             }

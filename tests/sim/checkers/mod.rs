@@ -23,6 +23,7 @@ pub fn all() -> Vec<Box<dyn Checker + Send>> {
         Box::new(pods::BoundOnce),
         Box::new(pods::EndsOnce),
         Box::new(pods::OwnContainers),
+        Box::new(pods::StoppedFirst),
         Box::new(capacity::Capacity),
         Box::new(replicas::Surplus::default()),
         Box::new(ownership::Foreground::default()),
