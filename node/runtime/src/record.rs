@@ -3,8 +3,9 @@ use pod_network::Attachment;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// A sandbox. Times are nanoseconds since 1970, as CRI has them.
@@ -86,6 +87,8 @@ pub(crate) struct Records {
 impl Records {
     pub(crate) fn open(directory: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(&directory)?;
+        // Records hold environments, and those hold passwords; the root directory may be one that others can enter.
+        fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
         Ok(Self { directory })
     }
 
@@ -148,6 +151,8 @@ mod tests {
     fn records_come_back_and_half_written_ones_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let records = Records::open(directory.path().join("c")).unwrap();
+        let mode = fs::metadata(directory.path().join("c")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "others can read what containers are given");
         let exit = ExitRecord { code: 3, reason: "Error".into(), message: "m".into(), finished_at: 7 };
         records.save("a", &exit, Survive::PowerCut).unwrap();
         records.save("b", &exit, Survive::Process).unwrap();
