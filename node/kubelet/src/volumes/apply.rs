@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> Result<PathBuf, VolumeError> {
     let io_error =
         |what: &str, source| VolumeError::Io { volume: name.to_owned(), what: what.to_owned(), source };
+    ensure_pods_dir(root).map_err(|e| io_error("cannot make the directory of all pods", e))?;
     match plan {
         VolumePlan::EmptyDir => {
             let dir = volume_dir(root, uid, "empty-dir", name);
@@ -30,6 +31,17 @@ pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> R
             Ok(dir)
         }
     }
+}
+
+/// The directory above all pods' own. Secrets lie in it, readable for whoever a container runs as: no other user of this
+/// node may enter. (Containers get their volumes mounted, they do not come by here.)
+fn ensure_pods_dir(root: &Path) -> io::Result<()> {
+    let pods = root.join("pods");
+    fs::create_dir_all(&pods)?;
+    if fs::metadata(&pods)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(&pods, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
 }
 
 /// Checks a hostPath against its type, making what the type allows to make.

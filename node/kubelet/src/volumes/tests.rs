@@ -153,3 +153,14 @@ fn an_empty_dir_may_be_written_by_all() {
     assert_eq!(dir, volume_dir(tmp.path(), "u", "empty-dir", "v"));
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o777);
 }
+
+#[test]
+fn no_other_user_of_the_node_reaches_the_volumes_of_pods() {
+    let root = tempfile::tempdir().unwrap();
+    let pods = root.path().join("pods");
+    fs::create_dir(&pods).unwrap();
+    fs::set_permissions(&pods, fs::Permissions::from_mode(0o755)).unwrap();
+    let made = apply::ensure_volume(root.path(), "uid", "v", &VolumePlan::EmptyDir).unwrap();
+    assert!(made.starts_with(&pods), "{}", made.display());
+    assert_eq!(fs::metadata(&pods).unwrap().permissions().mode() & 0o777, 0o700);
+}
