@@ -174,6 +174,14 @@ impl Proxy {
                 None => return say(StatusCode::BAD_REQUEST, "the request names no host"),
             },
         };
+        if request.method() == http::Method::CONNECT {
+            // A success would turn the connection into a tunnel.
+            return say(StatusCode::METHOD_NOT_ALLOWED, "the gateway is no proxy: CONNECT is not served");
+        }
+        // RFC 9112 section 3.2: who stands in front may have read the other one.
+        if request.headers().get_all(HOST).iter().nth(1).is_some() {
+            return say(StatusCode::BAD_REQUEST, "the request names more than one host");
+        }
         let path = request.uri().path_and_query().map_or("/", |p| p.as_str()).to_owned();
         let table = self.table.load();
         let Some(backends) = table.find(&host, &path).cloned() else {
@@ -336,6 +344,24 @@ mod tests {
     async fn a_connection_on_which_nothing_is_said_is_closed() {
         let (gateway, shutdown) = gateway(&[]).await;
         assert_eq!(ask(gateway, "").await, "");
+        shutdown.cancel();
+    }
+
+    #[tokio::test]
+    async fn tunnels_and_requests_with_two_hosts_are_refused() {
+        let (gateway, shutdown) = gateway(&[echo().await]).await;
+        for (request, status, text) in [
+            ("CONNECT f.localhost:80 HTTP/1.1\r\nHost: f.localhost:80\r\n\r\n", "405", "CONNECT"),
+            (
+                "GET / HTTP/1.1\r\nHost: f.localhost\r\nHost: other\r\nConnection: close\r\n\r\n",
+                "400",
+                "one host",
+            ),
+        ] {
+            let answer =
+                tokio::time::timeout(Duration::from_secs(30), ask(gateway, request)).await.expect("an end");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(text), "{answer}");
+        }
         shutdown.cancel();
     }
 
