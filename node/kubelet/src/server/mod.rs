@@ -8,11 +8,13 @@ mod routes;
 pub use routes::{State, router};
 
 use axum::Router;
+use axum::middleware::{Next, from_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use pki::PeerIdentity;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -80,15 +82,64 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     };
     let peer =
         tls.get_ref().1.peer_certificates().and_then(|c| c.first()).and_then(|c| pki::peer_identity(c).ok());
-    let router = router.layer(axum::Extension(Caller(peer)));
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = asked.clone();
+    let router = router.layer(axum::Extension(Caller(peer))).layer(from_fn(move |request, next: Next| {
+        noted.store(true, Relaxed);
+        next.run(request)
+    }));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     builder.http2().timer(TokioTimer::new());
-    if let Err(error) = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).await {
-        tracing::debug!(error, "a connection ended");
+    tokio::select! {
+        ended = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)) => {
+            if let Err(error) = ended {
+                tracing::debug!(error, "a connection ended");
+            }
+        }
+        () = silence(&asked) => tracing::debug!("a connection brought no request"),
+    }
+}
+
+/// Resolves when a connection brought no request in time: hyper waits for a first byte for ever.
+async fn silence(asked: &AtomicBool) {
+    tokio::time::sleep(HEAD_LIMIT).await;
+    if asked.load(Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 
 /// Who calls; nobody in particular without a certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Caller(pub Option<PeerIdentity>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    #[tokio::test]
+    async fn a_connection_that_brings_no_request_gives_its_place_back() {
+        // TLS looks at the machine's own clock.
+        #[allow(clippy::disallowed_methods)]
+        let now = jiff::Timestamp::now();
+        let authority = pki::Authority::generate("test", now).unwrap();
+        let subject = pki::Subject { common_name: "n1", organization: None };
+        let serving = authority.issue_serving(subject, &["127.0.0.1".into()], now).unwrap();
+        let tls = pki::server_config(authority.certificate_pem(), &serving).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, tls, Router::new(), shutdown.clone()));
+        let stream = TcpStream::connect(address).await.unwrap();
+        let tls = Arc::new(pki::client_config(authority.certificate_pem(), None).unwrap());
+        let name = rustls::pki_types::ServerName::from(address.ip());
+        let mut silent = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
+        tokio::time::pause();
+        let mut byte = [0];
+        let read = tokio::time::timeout(HEAD_LIMIT * 3, silent.read(&mut byte)).await;
+        assert!(matches!(read.expect("it is still open"), Ok(0) | Err(_)));
+        shutdown.cancel();
+        serving.await.unwrap();
+    }
+}
