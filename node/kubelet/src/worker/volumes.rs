@@ -8,6 +8,7 @@ use crate::volumes::{pod_dir, subpath};
 use client::EventType;
 use client::k8s_openapi::api::core::v1 as core;
 use jiff::SignedDuration;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +25,14 @@ fn termination_file(root: &Path, uid: &str, container: &str, attempt: u32) -> Pa
 
 /// What a container left in its file; empty when it left nothing.
 pub(super) async fn last_words(root: &Path, uid: &str, container: &str, attempt: u32) -> String {
-    use tokio::io::AsyncReadExt;
-    let mut out = Vec::new();
-    if let Ok(file) = tokio::fs::File::open(termination_file(root, uid, container, attempt)).await {
-        // A file that cannot be read says nothing.
-        let _ = file.take(MAX_LAST_WORDS).read_to_end(&mut out).await;
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    let path = termination_file(root, uid, container, attempt);
+    let read = crate::blocking::blocking(move || {
+        let mut out = Vec::new();
+        std::fs::File::open(path)?.take(MAX_LAST_WORDS).read_to_end(&mut out)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&out).into_owned())
+    });
+    // A file that cannot be read says nothing.
+    read.await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 impl Worker {
