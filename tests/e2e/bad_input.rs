@@ -90,7 +90,7 @@ fn an_image_that_is_not_there_is_told_in_an_event() {
     waiting_because(&t, "digest", &pull, &["sha256:0000"]);
     waiting_because(&t, "down", &pull, &["127.0.0.1:1"]);
     waiting_because(&t, "name", &["InvalidImageName"], &["UPPER CASE"]);
-    t.event("missing", &["Failed", "samples/none:v1", "not found"]);
+    t.event("missing", &["Failed", "samples/none:v1", "is not in its registry"]);
     t.event("digest", &["Failed", "sha256:0000"]);
     t.event("down", &["Failed", "127.0.0.1:1", "refused"]);
     waiting_because(&t, "missing", &["ImagePullBackOff"], &["samples/none"]);
