@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "apache2-utils",
     "iproute2",
+    "openssl",
 ];
 
 /// The real programs, and how each says which version it is.

@@ -1,5 +1,7 @@
 //! The real clock and the operating system's random numbers: the one place that asks for them.
 use machinery::ambient::Ambient;
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{Signal as UnixSignal, SignalKind, signal};
 
 /// What every component is handed.
 #[expect(clippy::disallowed_methods, reason = "this is where the real ones are handed out")]
@@ -25,24 +27,41 @@ pub(crate) fn log(default: &str) {
         .try_init();
 }
 
-/// Resolves at the first SIGINT, SIGTERM or SIGHUP (the terminal was closed); says which.
-pub(crate) async fn stop_signal() -> std::io::Result<nix::sys::signal::Signal> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    // Under nohup it is ignored and stays so. What cannot be read is taken for the usual.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut hangup = if ignores_hangup(&status) { None } else { Some(signal(SignalKind::hangup())?) };
-    let hung_up = async {
-        match &mut hangup {
-            Some(hangup) => hangup.recv().await,
-            None => std::future::pending().await,
+/// SIGINT, SIGTERM and SIGHUP (the terminal was closed), from the moment this is made: they no longer end the process
+/// by themselves.
+pub(crate) struct StopSignal {
+    interrupt: UnixSignal,
+    terminate: UnixSignal,
+    /// `None` under nohup, where it is ignored and stays so.
+    hangup: Option<UnixSignal>,
+}
+
+impl StopSignal {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        // What cannot be read is taken for the usual.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let hangup = if ignores_hangup(&status) { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup,
+        })
+    }
+
+    /// Resolves at the next signal; says which.
+    pub(crate) async fn recv(&mut self) -> Signal {
+        let hung_up = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = hung_up => Signal::SIGHUP,
+            _ = self.interrupt.recv() => Signal::SIGINT,
+            _ = self.terminate.recv() => Signal::SIGTERM,
         }
-    };
-    Ok(tokio::select! {
-        _ = hung_up => nix::sys::signal::Signal::SIGHUP,
-        _ = interrupt.recv() => nix::sys::signal::Signal::SIGINT,
-        _ = terminate.recv() => nix::sys::signal::Signal::SIGTERM,
-    })
+    }
 }
 
 /// Whether a process started with SIGHUP ignored, as `proc_pid_status(5)` tells: signal 1 is the lowest bit.

@@ -117,7 +117,11 @@ pub fn routes(
             table.add(format!("{name}.localhost"), &function.spec.paths, &backends);
         }
         for host in &function.spec.hosts {
-            table.add(host.trim_end_matches('.').to_ascii_lowercase(), &function.spec.paths, &backends);
+            let host = host.trim_end_matches('.').to_ascii_lowercase();
+            // Names below localhost are given out by namespace and name: nobody may claim another's.
+            if host != "localhost" && !host.ends_with(".localhost") {
+                table.add(host, &function.spec.paths, &backends);
+            }
         }
     }
     for ((namespace, name), port) in &first_ports {
@@ -219,6 +223,20 @@ mod tests {
         );
         assert_eq!(at(&table, "x.example", "/").as_deref(), Some("function a/old"));
         assert_eq!(at(&table, "x.example", "/api/v2/y").as_deref(), Some("function b/young"));
+    }
+
+    #[test]
+    fn nobody_may_claim_the_name_of_another_namespace() {
+        let thief = function(
+            "evil",
+            "f",
+            "2026-01-01T00:00:00Z",
+            json!({ "hosts": ["hello.default.localhost", "LOCALHOST."] }),
+        );
+        let table = routes(&[thief], &[], &[]);
+        assert_eq!(at(&table, "hello.default.localhost", "/"), None);
+        assert_eq!(at(&table, "localhost", "/"), None);
+        assert_eq!(at(&table, "f.evil.localhost", "/").as_deref(), Some("function evil/f"));
     }
 
     #[test]

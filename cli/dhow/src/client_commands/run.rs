@@ -116,6 +116,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<ExitCode> {
                              "stdin": args.interactive, "stdinOnce": args.interactive }]
         }
     });
+    // From here on there is a pod to remove, whatever comes.
+    let mut stop = crate::ambient::StopSignal::new()?;
     let request = Request::post(format!("/api/v1/namespaces/{}/pods", connection.namespace))
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(serde_json::to_vec(&pod)?)?;
@@ -123,7 +125,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<ExitCode> {
     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let outcome = tokio::select! {
         outcome = follow(&connection, &name, args.interactive) => outcome,
-        signal = crate::ambient::stop_signal() => Ok(ExitCode::from(128 + u8::try_from(signal? as i32).unwrap_or(0))),
+        signal = stop.recv() => Ok(ExitCode::from(128 + u8::try_from(signal as i32).unwrap_or(0))),
     };
     let removed =
         delete::one(&connection, &pods(), &connection.namespace, &name, Some(0), "background").await;

@@ -12,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a component until SIGINT or SIGTERM.
 async fn until_signal<F: Future>(component: impl FnOnce(CancellationToken) -> F) -> Result<F::Output> {
+    let mut stop = crate::ambient::StopSignal::new().context("signals cannot be listened to")?;
     let shutdown = CancellationToken::new();
     let running = component(shutdown.clone());
     tokio::pin!(running);
     tokio::select! {
         output = &mut running => Ok(output),
-        signal = crate::ambient::stop_signal() => {
-            signal.context("signals cannot be listened to")?;
+        _ = stop.recv() => {
             shutdown.cancel();
             Ok(running.await)
         }

@@ -145,9 +145,10 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     std::fs::set_permissions(&args.listen, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let serving = cri::server::serve(listener, runtime.clone(), runtime.clone(), shutdown.clone());
     tokio::pin!(serving);
+    let mut stop = ambient::StopSignal::new()?;
     let signal = tokio::select! {
         result = &mut serving => return Ok(result?),
-        signal = ambient::stop_signal() => signal?,
+        signal = stop.recv() => signal,
     };
     if signal == Signal::SIGINT {
         stop_containers(&runtime).await;

@@ -123,28 +123,38 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         parts
             .add("apiserver", async move { server.serve(api_listener, tls, door).await.map_err(Into::into) });
     }
-    server.ensure_bootstrap().await?;
-    match tokio::time::timeout(READY_TIMEOUT, runtime.answers()).await {
-        Ok(answered) => answered?,
-        Err(_) => bail!(
-            "the runtime does not answer after {} s; see {}",
-            READY_TIMEOUT.as_secs(),
-            layout.runtime_log().display()
-        ),
+    // From here on the runtime is a process that somebody must end: a signal that comes now is not to kill this one.
+    let mut stop = ambient::StopSignal::new().context("signals cannot be listened to")?;
+    let starting = async {
+        server.ensure_bootstrap().await?;
+        match tokio::time::timeout(READY_TIMEOUT, runtime.answers()).await {
+            Ok(answered) => answered?,
+            Err(_) => bail!(
+                "the runtime does not answer after {} s; see {}",
+                READY_TIMEOUT.as_secs(),
+                layout.runtime_log().display()
+            ),
+        }
+        let gateway_port = gateway_address.port();
+        let socket = runtime.socket();
+        start_components(
+            &mut parts,
+            &args,
+            &layout,
+            &node_name,
+            &server,
+            &certificates,
+            socket,
+            gateway_listener,
+            gateway_port,
+            &shutdown,
+        )
+        .await
+    };
+    tokio::select! {
+        started = starting => started?,
+        _ = stop.recv() => return Ok(()),
     }
-    start_components(
-        &mut parts,
-        &args,
-        &layout,
-        &node_name,
-        &server,
-        &certificates,
-        runtime.socket(),
-        gateway_listener,
-        gateway_address.port(),
-        &shutdown,
-    )
-    .await?;
     let runtime_shutdown = CancellationToken::new();
     let supervisor = tokio::spawn(runtime.supervise(runtime_shutdown.clone()));
 
@@ -161,7 +171,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
                 println!("  kubectl       export KUBECONFIG={}", kubeconfig.display());
                 println!("  next          dhow deploy FILE.wasm");
                 tokio::select! {
-                    signal = ambient::stop_signal() => signal.map(|_| ()).context("signals cannot be listened to"),
+                    _ = stop.recv() => Ok(()),
                     ended = parts.ended() => ended,
                 }
             }
@@ -169,7 +179,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             Err(_) => Err(anyhow::anyhow!("the node is not Ready after {} s; see {}", READY_TIMEOUT.as_secs(), layout.runtime_log().display())),
         },
         ended = parts.ended() => ended,
-        signal = ambient::stop_signal() => signal.map(|_| ()).context("signals cannot be listened to"),
+        _ = stop.recv() => Ok(()),
     };
     shutdown.cancel();
     runtime_shutdown.cancel();

@@ -167,6 +167,15 @@ impl RuntimeProcess {
     }
 }
 
+impl Drop for RuntimeProcess {
+    /// A start that failed half-way leaves no runtime behind. After [`RuntimeProcess::supervise`] it has ended.
+    fn drop(&mut self) {
+        if let Some(pid) = self.child.as_ref().and_then(Child::id).and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        }
+    }
+}
+
 /// The process that holds the runtime's lock, which names it; `None` when nobody does.
 fn running(root: &Path) -> Result<Option<i32>> {
     let path = lock_path(root);
