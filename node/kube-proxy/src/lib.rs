@@ -50,7 +50,8 @@ pub async fn run(config: Config, client: Client, informers: Informers, shutdown:
         loop {
             let ruleset = rules::rules(&services.list(), &slices.list(), &config.node_addresses);
             for refused in userspace.apply(&ruleset).await {
-                tracing::warn!(service = %refused.service, frontend = %refused.address, error = %refused.error, "cannot listen");
+                // Ports below 1024 without root are the ordinary case; the event says it to whoever owns the Service.
+                tracing::info!(service = %refused.service, frontend = %refused.address, error = %refused.error, "cannot listen");
                 if let Some(service) = services.get(&refused.namespace, &refused.service) {
                     recorder.event(
                         &*service,
