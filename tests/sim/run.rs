@@ -8,6 +8,7 @@ use crate::weather::Weather;
 use crate::workload::User;
 use crate::world::World;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Simulated time in which everything must have come right: a node silent for 400 s, the 300 s for which its pods
@@ -22,6 +23,9 @@ const QUIET_COMMITS: u64 = 10;
 const MORE_NODES: usize = 10;
 /// The stack of the simulation's thread: unoptimised futures within futures are large.
 const STACK: usize = 64 << 20;
+
+/// Whether the runtime started a thread beside the simulation's: for files, in tokio.
+static OTHER_THREAD: AtomicBool = AtomicBool::new(false);
 
 /// What came of a seed.
 pub struct Outcome {
@@ -39,7 +43,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
-            .max_blocking_threads(1)
+            .on_thread_start(|| OTHER_THREAD.store(true, Ordering::Relaxed))
             .build()
             .expect("a runtime");
         runtime.block_on(simulate(seed, mutant))
@@ -55,6 +59,12 @@ async fn simulate(seed: u64, mutant: Option<Mutant>) -> Outcome {
     tokio::select! {
         () = broken.cancelled() => {}
         () = live(seed, &world) => {}
+    }
+    if OTHER_THREAD.load(Ordering::Relaxed) {
+        journal.broke(
+            "one thread does everything",
+            "another was started, and when it is done no seed determines",
+        );
     }
     let outcome = Outcome {
         hash: journal.hash(),
