@@ -12,7 +12,12 @@ fn metadata() -> Metadata {
 
 /// Names of a package's ordinary dependencies; those of its tests are its own business.
 fn dependencies(package: &Package) -> BTreeSet<&str> {
-    package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development).map(|d| d.name.as_str()).collect()
+    package
+        .dependencies
+        .iter()
+        .filter(|d| d.kind != DependencyKind::Development)
+        .map(|d| d.name.as_str())
+        .collect()
 }
 
 /// What each crate may use inside the workspace.
@@ -112,7 +117,8 @@ fn foreign_crates_with_one_owner_have_one_owner() {
 fn crates_that_decide_never_do() {
     let metadata = metadata();
     for (pure, forbidden) in PURE {
-        let package = metadata.packages.iter().find(|p| p.name.as_str() == *pure).expect("a crate of the workspace");
+        let package =
+            metadata.packages.iter().find(|p| p.name.as_str() == *pure).expect("a crate of the workspace");
         for foreign in *forbidden {
             assert!(!dependencies(package).contains(foreign), "{pure} must not depend on {foreign}");
         }
@@ -123,7 +129,8 @@ fn crates_that_decide_never_do() {
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
-    let mut folders: Vec<_> = ["api", "scheduler", "controllers", "node", "shims", "cli"].map(|f| root.join(f)).into();
+    let mut folders: Vec<_> =
+        ["api", "scheduler", "controllers", "node", "shims", "cli"].map(|f| root.join(f)).into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of the workspace") {
             let path = entry.expect("an entry").path();
@@ -142,12 +149,17 @@ fn sources() -> Vec<(String, String)> {
 #[test]
 fn decisions_touch_neither_time_nor_network() {
     let decides = |path: &str| {
-        path.ends_with("/plan.rs") || path.ends_with("kube-proxy/src/rules.rs") || path.contains("scheduler/src/plugins/")
-            || path.ends_with("gateway/src/routes.rs") || path.ends_with("apiserver/src/authorization.rs")
+        path.ends_with("/plan.rs")
+            || path.ends_with("kube-proxy/src/rules.rs")
+            || path.contains("scheduler/src/plugins/")
+            || path.ends_with("gateway/src/routes.rs")
+            || path.ends_with("apiserver/src/authorization.rs")
     };
     for (path, text) in sources() {
         if decides(&path) {
-            for word in ["tokio::", "Timestamp::now", "SystemTime", "Instant", ".await", "rand::", "kube::Client"] {
+            for word in
+                ["tokio::", "Timestamp::now", "SystemTime", "Instant", ".await", "rand::", "kube::Client"]
+            {
                 assert!(!text.contains(word), "{path} decides, and must not use {word}");
             }
         }

@@ -106,13 +106,7 @@ impl Cluster {
     fn run_controllers(&mut self, config: Config, stop: CancellationToken) {
         let client = door(&self.api, "system:kube-controller-manager", "system:authenticated");
         let informers = Informers::new(client.clone(), stop.clone());
-        self.tasks.spawn(controllers::run(
-            config,
-            client,
-            informers,
-            self.ambient.clone(),
-            stop,
-        ));
+        self.tasks.spawn(controllers::run(config, client, informers, self.ambient.clone(), stop));
     }
 
     /// Stops all controllers, as a crash of their process would, and starts them anew: they know nothing.

@@ -53,7 +53,9 @@ pub(crate) fn ensure_packages(packages: &[&str], why: &str) -> Result<()> {
         bail!("{names} (Debian's names) are needed {why}; install them with this system's package manager");
     }
     if !is_root() {
-        bail!("{names} are needed {why}; install them with: sudo apt-get install --no-install-recommends {names}");
+        bail!(
+            "{names} are needed {why}; install them with: sudo apt-get install --no-install-recommends {names}"
+        );
     }
     println!("installing {names} …");
     let apt = || {

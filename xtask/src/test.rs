@@ -42,7 +42,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::workspace_root();
     let mut environment: Vec<(&str, PathBuf)> = Vec::new();
     if !args.quick {
-        debian::ensure_packages(PACKAGES, "for the end-to-end tests (`--quick` runs those that need only Rust)")?;
+        debian::ensure_packages(
+            PACKAGES,
+            "for the end-to-end tests (`--quick` runs those that need only Rust)",
+        )?;
         let kubectls = kubectls(&root)?;
         println!("real components of this run:");
         for (program, version) in COMPONENTS {
@@ -85,8 +88,12 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Re
 }
 
 fn version_of(program: &str, arguments: &[&str]) -> Result<String> {
-    let path = debian::find(program).with_context(|| format!("{program} is missing although its package is installed"))?;
-    let output = Command::new(&path).args(arguments).output().with_context(|| format!("asking {program} for its version"))?;
+    let path = debian::find(program)
+        .with_context(|| format!("{program} is missing although its package is installed"))?;
+    let output = Command::new(&path)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("asking {program} for its version"))?;
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
 }
@@ -121,7 +128,9 @@ fn kubectls(root: &Path) -> Result<Vec<PathBuf>> {
     let built = folder.join("kubectl");
     if !built.is_file() {
         if !debian::present("go") {
-            bail!("kubectl is needed for the end-to-end tests; install it (https://kubernetes.io/docs/tasks/tools/), or Go to build it");
+            bail!(
+                "kubectl is needed for the end-to-end tests; install it (https://kubernetes.io/docs/tasks/tools/), or Go to build it"
+            );
         }
         println!("building kubectl from its Go module …");
         std::fs::create_dir_all(&folder)?;
@@ -131,7 +140,10 @@ fn kubectls(root: &Path) -> Result<Vec<PathBuf>> {
             "package main\n\nimport (\n\t\"os\"\n\n\t\"k8s.io/component-base/cli\"\n\t\"k8s.io/kubectl/pkg/cmd\"\n)\n\n\
              func main() {\n\tos.Exit(cli.Run(cmd.NewDefaultKubectlCommand()))\n}\n",
         )?;
-        for arguments in [&["get", "k8s.io/kubectl@v0.33.0", "k8s.io/component-base@v0.33.0"][..], &["build", "-o", "kubectl", "."]] {
+        for arguments in [
+            &["get", "k8s.io/kubectl@v0.33.0", "k8s.io/component-base@v0.33.0"][..],
+            &["build", "-o", "kubectl", "."],
+        ] {
             debian::must(Command::new("go").args(arguments).current_dir(&folder))?;
         }
     }

@@ -13,6 +13,7 @@ mod ambient;
 mod client_commands;
 mod components;
 mod connect;
+mod descriptors;
 mod dirs;
 mod output;
 mod resources;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Command::InternalWasmCompile { args } => return shim_wasmtime::compile_main(args),
         _ => {}
     }
+    descriptors::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {

@@ -324,7 +324,10 @@ async fn a_failed_creation_says_why_and_leaves_nothing() {
     bench.shim.set_missing(Some("wasmtime has no memory left"));
     let config = bench.config("forever").await;
     let error = bench.create_with(&sandbox, config).await.unwrap_err();
-    assert!(matches!(&error, Error::FailedPrecondition(text) if text.contains("no memory left")), "{error:?}");
+    assert!(
+        matches!(&error, Error::FailedPrecondition(text) if text.contains("no memory left")),
+        "{error:?}"
+    );
     let status = bench.runtime.status(StatusRequest::default()).await.unwrap();
     assert!(status.runtime_handlers.is_empty());
     let conditions = status.status.unwrap().conditions;

@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn build(root: &Path, name: &str) -> Result<PathBuf> {
     let out = root.join("target/guests");
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let (_, recipe) = GUESTS.iter().find(|(known, _)| *known == name).with_context(|| format!("no guest {name}"))?;
+    let (_, recipe) =
+        GUESTS.iter().find(|(known, _)| *known == name).with_context(|| format!("no guest {name}"))?;
     make(root, name, recipe, &out)?.with_context(|| format!("the compiler of {name} is not here"))
 }
 

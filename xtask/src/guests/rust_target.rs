@@ -71,7 +71,10 @@ fn rustup_has_target() -> bool {
 
 /// A linker for WebAssembly: the one in the Rust toolchain, or LLVM's own.
 fn linker() -> Result<PathBuf> {
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().context("asking rustc for its sysroot")?;
+    let sysroot = Command::new("rustc")
+        .args(["--print", "sysroot"])
+        .output()
+        .context("asking rustc for its sysroot")?;
     let lld = PathBuf::from(String::from_utf8_lossy(&sysroot.stdout).trim())
         .join("lib/rustlib/x86_64-unknown-linux-gnu/bin/rust-lld");
     if lld.is_file() {
@@ -91,7 +94,10 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
     if stamp.is_file() {
         return Ok(sysroot);
     }
-    ensure_packages(&DEBIAN_PACKAGES, &format!("to build Rust guests (or the target: `rustup target add {TARGET}`)"))?;
+    ensure_packages(
+        &DEBIAN_PACKAGES,
+        &format!("to build Rust guests (or the target: `rustup target add {TARGET}`)"),
+    )?;
     println!("building the standard library for {TARGET} from Debian's sources …");
     let build = root.join("target/guests/std");
     std::fs::create_dir_all(build.join("src"))?;
@@ -104,7 +110,9 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
     std::fs::write(build.join("src/lib.rs"), "")?;
     std::fs::write(
         build.join(".cargo/config.toml"),
-        format!("[source.crates-io]\nreplace-with = \"vendored\"\n[source.vendored]\ndirectory = \"{DEBIAN_LIBRARY}/vendor\"\n"),
+        format!(
+            "[source.crates-io]\nreplace-with = \"vendored\"\n[source.vendored]\ndirectory = \"{DEBIAN_LIBRARY}/vendor\"\n"
+        ),
     )?;
     // Build scripts and proc macros of the standard library's build run on this machine.
     let host = sysroot.join("lib/rustlib/x86_64-unknown-linux-gnu");
@@ -113,7 +121,15 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
     }
     must(
         debian(&mut Command::new("/usr/bin/cargo"))
-            .args(["build", "--quiet", "--release", "--offline", "-Zbuild-std=std,panic_abort", "--target", TARGET])
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--offline",
+                "-Zbuild-std=std,panic_abort",
+                "--target",
+                TARGET,
+            ])
             .args(["--target-dir", "target"])
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
             .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
@@ -129,7 +145,10 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
         }
     }
     for file in ["libc.a", "crt1-reactor.o"] {
-        std::fs::copy(Path::new("/usr/lib/wasm32-wasi").join(file), library.join("self-contained").join(file))?;
+        std::fs::copy(
+            Path::new("/usr/lib/wasm32-wasi").join(file),
+            library.join("self-contained").join(file),
+        )?;
     }
     // Debian's start file (2022) leaves constructors to the linker's export wrappers, which run them again inside
     // cabi_realloc, where a component may not call out.
@@ -146,7 +165,14 @@ fn debian_sysroot(root: &Path) -> Result<PathBuf> {
     must(
         debian(&mut Command::new("/usr/bin/rustc"))
             .arg(format!("--sysroot={}", sysroot.display()))
-            .args(["--target", TARGET, "--crate-type=lib", "--crate-name=start", "--emit=obj", "-Copt-level=s"])
+            .args([
+                "--target",
+                TARGET,
+                "--crate-type=lib",
+                "--crate-name=start",
+                "--emit=obj",
+                "-Copt-level=s",
+            ])
             .arg("-Cpanic=abort")
             .arg(&start)
             .arg("-o")

@@ -37,7 +37,9 @@ async fn a_patch_that_leaves_no_object_is_refused() {
     c.post(DEPLOYMENTS, deployment("d")).await.expect(201);
     for value in [json!(null), json!(true), json!(7), json!("text"), json!([1])] {
         let whole = json!([{"op": "replace", "path": "", "value": value}]);
-        for path in [format!("{DEPLOYMENTS}/d"), format!("{DEPLOYMENTS}/d/status"), format!("{DEPLOYMENTS}/d/scale")] {
+        for path in
+            [format!("{DEPLOYMENTS}/d"), format!("{DEPLOYMENTS}/d/status"), format!("{DEPLOYMENTS}/d/scale")]
+        {
             let answer = c.patch(&path, "json-patch", whole.clone()).await;
             assert_eq!(answer.code, 400, "{path} {value}: {}", answer.message());
             assert!(answer.message().contains("must be an object, not "), "{}", answer.message());
