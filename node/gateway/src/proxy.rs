@@ -79,7 +79,7 @@ impl http_body::Body for Unsent {
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.size.clone()
+        self.size
     }
 }
 
