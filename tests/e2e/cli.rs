@@ -279,6 +279,24 @@ fn completion_and_help_need_no_cluster() {
 }
 
 #[test]
+fn a_deploy_that_failed_does_not_haunt_the_next_one() {
+    let t = Namespace::new(&world().cluster, "haunted");
+    // Nobody listens on port 1.
+    let failed = t.dhow(&["deploy", "127.0.0.1:1/none:1", "--name", "site"]);
+    assert!(failed.code() == Some(1) && failed.stderr.contains("site cannot start"), "{}", failed.told());
+    t.dhow(&["deploy", &guest("hello-http"), "--name", "site"]).ok();
+}
+
+#[test]
+fn run_and_deploy_send_each_other_what_is_not_theirs() {
+    let t = Namespace::new(&world().cluster, "not-theirs");
+    let ran = t.dhow(&["run", &guest("hello-http")]);
+    assert!(ran.code() == Some(125) && ran.stderr.contains("dhow deploy"), "{}", ran.told());
+    let deployed = t.dhow(&["deploy", &guest("hello-cli")]);
+    assert!(deployed.code() == Some(1) && deployed.stderr.contains("dhow run"), "{}", deployed.told());
+}
+
+#[test]
 fn errors_are_one_sentence_that_says_what_to_do() {
     let t = Namespace::new(&world().cluster, "errors");
     let folder = tempfile::tempdir().expect("a folder");

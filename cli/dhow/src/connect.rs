@@ -9,7 +9,8 @@ use std::path::PathBuf;
 /// Flags of every command that talks to a cluster.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Cluster {
-    /// The kubeconfig file [default: $KUBECONFIG, then the one `dhow up` wrote, then ~/.kube/config]; `dhow up` writes it
+    /// The kubeconfig file [default: $KUBECONFIG, then the one `dhow up` wrote, then ~/.kube/config]; for `dhow up` the
+    /// one to write [default: kubeconfig in the data directory]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
     /// The context of the kubeconfig to use

@@ -74,6 +74,22 @@ enum Command {
     },
 }
 
+impl Command {
+    /// Whether it stays and serves others, for whom a connection that breaks is an everyday thing.
+    fn serves(&self) -> bool {
+        matches!(
+            self,
+            Self::Up(_)
+                | Self::Apiserver(_)
+                | Self::Scheduler(_)
+                | Self::ControllerManager(_)
+                | Self::Kubelet(_)
+                | Self::KubeProxy(_)
+                | Self::Runtime(_)
+        )
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // These fork or limit themselves: they must not run inside a runtime with threads.
@@ -81,6 +97,9 @@ fn main() -> ExitCode {
         Command::InternalShimMonitor { args } => return shim_oci::monitor_main(args),
         Command::InternalWasmCompile { args } => return shim_wasmtime::compile_main(args),
         _ => {}
+    }
+    if !cli.command.serves() {
+        output::end_with_the_reader();
     }
     descriptors::raise_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -94,21 +113,9 @@ fn main() -> ExitCode {
     // A thread that waits for standard input would be waited for.
     runtime.shutdown_background();
     result.unwrap_or_else(|error| {
-        eprintln!("{} {}", output::emphasise("error:"), sentence(&error));
+        output::error(&error);
         ExitCode::FAILURE
     })
-}
-
-/// An error and its causes, each said once.
-fn sentence(error: &anyhow::Error) -> String {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -97,6 +97,32 @@ pub(crate) fn emphasise(text: &str) -> String {
     }
 }
 
+/// Says an error and its causes, each once, in one line of standard error.
+pub(crate) fn error(error: &anyhow::Error) {
+    eprintln!("{} {}", emphasise("error:"), sentence(error));
+}
+
+/// An error and its causes, each said once.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Lets this process end quietly when whoever reads its output has gone (`| head`), as programs for pipes do: Rust
+/// ignores SIGPIPE, and printing would fail instead.
+pub(crate) fn end_with_the_reader() {
+    // SAFETY: SIG_DFL is a valid disposition, and no thread has been started yet.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

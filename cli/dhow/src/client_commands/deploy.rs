@@ -1,5 +1,5 @@
 //! `dhow deploy`.
-use crate::client_commands::{get::query, import, run};
+use crate::client_commands::{get::query, import, rollout, run};
 use crate::connect::{Cluster, Connection, explain};
 use anyhow::{Context, Result, bail};
 use client::dhow::v1alpha1::{Function, FunctionSpec};
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// The function's name [default: the image's]
     #[arg(long)]
     name: Option<String>,
-    /// A variable of its environment; may be given again
+    /// A variable of its environment; may be given again [default: none, or what it has]
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// How many pods serve it [default: 1, or what it has]
@@ -38,10 +38,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let env = run::env(&args.env)?;
     let connection = cluster.connect().await?;
-    let image = import::image(&connection, &args.image).await?;
+    let image = import::image(&connection, &args.image, import::Use::Http).await?;
     let name = args.name.clone().unwrap_or_else(|| import::base_name(&args.image));
     let path = format!("/apis/dhow.dev/v1alpha1/namespaces/{}/functions", connection.namespace);
-    let mut spec = json!({ "image": image, "env": env });
+    let mut spec = json!({ "image": image });
+    if !env.is_empty() {
+        spec["env"] = json!(env);
+    }
     if let Some(replicas) = args.replicas {
         spec["replicas"] = json!(replicas);
     }
@@ -95,30 +98,50 @@ async fn serving(connection: &Connection, path: &str, name: &str, generation: i6
         {
             return Ok(url.to_owned());
         }
-        if let Some(why) = failure(connection, name).await? {
-            bail!("{name} cannot start: {why}");
+        if observed && let Some(why) = failure(connection, name).await? {
+            bail!(
+                "{name} cannot start: {why}; `dhow describe fn {name}` shows more, `dhow rm {name}` removes it"
+            );
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// Why no pod of the newest kind will ever run, if that is so.
+/// Why no pod of the newest revision will ever run, if that is so.
 async fn failure(connection: &Connection, name: &str) -> Result<Option<String>> {
-    let path = format!("/api/v1/namespaces/{}/pods", connection.namespace)
-        + &query(&[("labelSelector", Some(&format!("dhow.dev/function={name}")))]);
-    let list: Value =
-        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
-    let newest = list["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .max_by_key(|p| p["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned());
-    let Some(pod) = newest else { return Ok(None) };
-    let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-    let reason = waiting["reason"].as_str().unwrap_or_default();
-    // A function is to serve: one that ends again and again will not.
-    let hopeless = run::HOPELESS.contains(&reason) || reason == "CrashLoopBackOff";
-    Ok(hopeless.then(|| format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))))
+    let namespace = format!("namespaces/{}", connection.namespace);
+    let of_function = query(&[("labelSelector", Some(&format!("dhow.dev/function={name}")))]);
+    let get = async |path: String| -> Result<Value> {
+        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)
+    };
+    let sets = get(format!("/apis/apps/v1/{namespace}/replicasets{of_function}")).await?;
+    let deployments = get(format!("/apis/apps/v1/{namespace}/deployments{of_function}")).await?;
+    let Some(hash) = newest_hash(&deployments["items"], &sets["items"]) else { return Ok(None) };
+    let pods = get(format!("/api/v1/{namespace}/pods{of_function}")).await?;
+    let of_newest = |pod: &&Value| pod["metadata"]["labels"][POD_TEMPLATE_HASH] == hash;
+    for pod in pods["items"].as_array().into_iter().flatten().filter(of_newest) {
+        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
+        let reason = waiting["reason"].as_str().unwrap_or_default();
+        // A function is to serve: one that ends again and again will not.
+        if run::HOPELESS.contains(&reason) || reason == "CrashLoopBackOff" {
+            return Ok(Some(format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))));
+        }
+    }
+    Ok(None)
+}
+
+const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// The hash of the newest ReplicaSet, once the Deployment has seen its own newest template; what older revisions
+/// suffer from is over.
+fn newest_hash(deployments: &Value, sets: &Value) -> Option<String> {
+    let settled =
+        |d: &Value| d["status"]["observedGeneration"].as_i64() >= d["metadata"]["generation"].as_i64();
+    if !deployments.as_array()?.iter().all(settled) {
+        return None;
+    }
+    let newest = sets.as_array()?.iter().max_by_key(|set| rollout::revision(set))?;
+    newest["metadata"]["labels"][POD_TEMPLATE_HASH].as_str().map(str::to_owned)
 }
 
 /// Whether the gateway has a route and a pod for the URL. The host is `*.localhost`, so it is the gateway of this
@@ -161,4 +184,21 @@ async fn routed(host: &str, port: u16) -> bool {
         anyhow::Ok(String::from_utf8_lossy(&text).contains("no function or service answers"))
     };
     !tokio::time::timeout(Duration::from_secs(5), ask).await.is_ok_and(|r| r.unwrap_or(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_older_revision_suffers_from_does_not_count() {
+        let set = |revision: &str, hash: &str| {
+            json!({ "metadata": { "labels": { "pod-template-hash": hash },
+                "annotations": { "deployment.kubernetes.io/revision": revision } } })
+        };
+        let sets = json!([set("9", "old"), set("10", "new")]);
+        let deployment = |seen: i64| json!([{ "metadata": { "generation": 2 }, "status": { "observedGeneration": seen } }]);
+        assert_eq!(newest_hash(&deployment(2), &sets).as_deref(), Some("new"));
+        assert_eq!(newest_hash(&deployment(1), &sets), None);
+    }
 }

@@ -1,4 +1,5 @@
 //! Local files: a module goes to every node's image store through the API server, so that no registry is needed.
+use crate::client_commands::push::component_info;
 use crate::connect::{Connection, explain};
 use anyhow::{Context, Result, bail};
 use http::Request;
@@ -18,6 +19,9 @@ pub(crate) enum Source {
 /// What the word on the command line means: a file if there is one of that name.
 pub(crate) fn source(word: &str) -> Result<Source> {
     let path = Path::new(word);
+    if path.is_dir() {
+        bail!("{word} is a directory; name a .wasm file in it");
+    }
     if path.is_file() {
         return Ok(Source::File(path.to_owned()));
     }
@@ -41,9 +45,38 @@ pub(crate) fn base_name(word: &str) -> String {
     if name.is_empty() { "module".to_owned() } else { name }
 }
 
+/// What an image is wanted for; a file that is something else is refused before it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// `dhow run`: a program that ends.
+    Command,
+    /// `dhow deploy`: one that answers HTTP.
+    Http,
+}
+
+/// Whether a binary can be used so. Text (`.wat`) is left to the node.
+fn check_use(word: &str, bytes: &[u8], wanted: Use) -> Result<()> {
+    if !bytes.starts_with(b"\0asm") {
+        return Ok(());
+    }
+    let exports = component_info(bytes).map(|info| info.exports).unwrap_or_default();
+    let serves = exports.iter().any(|name| name.starts_with("wasi:http/incoming-handler"));
+    match wanted {
+        Use::Command if serves => {
+            bail!("{word} answers HTTP requests and never ends by itself: use `dhow deploy {word}`")
+        }
+        Use::Http if !serves => {
+            bail!(
+                "{word} does not answer HTTP (it exports no wasi:http/incoming-handler): use `dhow run {word}`"
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes the image of `word` usable in the cluster and gives back its reference: sends a file to every node, leaves a
 /// registry's reference as it is.
-pub(crate) async fn image(connection: &Connection, word: &str) -> Result<String> {
+pub(crate) async fn image(connection: &Connection, word: &str, wanted: Use) -> Result<String> {
     let path = match source(word)? {
         Source::Reference(reference) => return Ok(reference),
         Source::File(path) => path,
@@ -57,6 +90,7 @@ pub(crate) async fn image(connection: &Connection, word: &str) -> Result<String>
     if !is_wasm {
         bail!("{word} is not a WebAssembly module (it does not begin with \\0asm)");
     }
+    check_use(word, &bytes, wanted)?;
     let digest = hex::encode(Sha256::digest(&bytes));
     let reference = format!("localhost/{}:{}", base_name(word), &digest[..12]);
     let nodes: Value =
@@ -103,6 +137,14 @@ mod tests {
         ] {
             assert_eq!(base_name(word), name);
         }
+    }
+
+    #[test]
+    fn a_command_is_not_deployed() {
+        let module = b"\0asm\x01\0\0\0";
+        assert!(check_use("tool.wasm", module, Use::Command).is_ok());
+        let refused = check_use("tool.wasm", module, Use::Http).expect_err("a core module");
+        assert!(refused.to_string().contains("dhow run tool.wasm"), "{refused}");
     }
 
     #[test]

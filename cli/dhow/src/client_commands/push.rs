@@ -97,7 +97,7 @@ fn read_module(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// What a component imports and exports; `None` for a core module.
-fn component_info(bytes: &[u8]) -> Option<images::ComponentInfo> {
+pub(crate) fn component_info(bytes: &[u8]) -> Option<images::ComponentInfo> {
     use wasmparser::{Parser, Payload};
     if !Parser::is_component(bytes) {
         return None;

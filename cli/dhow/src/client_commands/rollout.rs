@@ -149,7 +149,7 @@ async fn status(connection: &Connection, resource: &Resource, name: &str) -> Res
     }
 }
 
-fn revision(set: &Value) -> u64 {
+pub(crate) fn revision(set: &Value) -> u64 {
     set["metadata"]["annotations"][REVISION].as_str().and_then(|r| r.parse().ok()).unwrap_or(0)
 }
 

@@ -102,10 +102,21 @@ fn pods() -> Resource {
 }
 
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<ExitCode> {
+    // Whatever goes wrong here is not the program's own ending.
+    match run_pod(cluster, args).await {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            crate::output::error(&error);
+            Ok(ExitCode::from(NOT_STARTED))
+        }
+    }
+}
+
+async fn run_pod(cluster: &Cluster, args: Args) -> Result<ExitCode> {
     let (volumes, mounts) = volumes(&args.volume)?;
     let env = env(&args.env)?;
     let connection = cluster.connect().await?;
-    let image = import::image(&connection, &args.image).await?;
+    let image = import::image(&connection, &args.image, import::Use::Command).await?;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "generateName": format!("run-{}-", import::base_name(&args.image)),
