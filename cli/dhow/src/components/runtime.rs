@@ -7,6 +7,7 @@ use cri::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService,
     StopContainerRequest,
 };
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use pod_network::LoopbackNetwork;
 use runtime::Runtime;
@@ -157,7 +158,33 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let _ = std::fs::remove_file(&args.listen);
     let served = serving.await;
     runtime.close().await;
+    if signal == Signal::SIGINT {
+        unmount_below(&args.root_dir);
+    }
     Ok(served?)
+}
+
+/// Takes away the mounts of containers that have ended, so that the directory can be removed. A container that is started
+/// anew mounts its own.
+fn unmount_below(root: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    // The latest first: one may lie on another.
+    for point in mount_points(&mounts).into_iter().rev().filter(|point| point.starts_with(root)) {
+        if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {
+            tracing::warn!(mount = %point.display(), %error, "a mount stays");
+        }
+    }
+}
+
+/// The mount points of `proc_pid_mountinfo(5)`: the fifth field, spaces and their like as three octal digits.
+fn mount_points(mountinfo: &str) -> Vec<PathBuf> {
+    let unescape = |field: &str| {
+        ["\\040", "\\011", "\\012", "\\134"]
+            .iter()
+            .zip([" ", "\t", "\n", "\\"])
+            .fold(field.to_owned(), |text, (escaped, plain)| text.replace(escaped, plain))
+    };
+    mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(|field| unescape(field).into()).collect()
 }
 
 /// Ends every container that runs, all at once.
@@ -177,4 +204,21 @@ async fn stop_containers(runtime: &Runtime) {
         }
     });
     futures::future::join_all(stops).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_their_spaces() {
+        let text = "36 35 98:0 / /data\\040dir/rootfs rw - overlay overlay rw\n37 35 0:5 / /proc rw - proc proc rw\n";
+        assert_eq!(mount_points(text), [PathBuf::from("/data dir/rootfs"), PathBuf::from("/proc")]);
+    }
+
+    #[test]
+    fn only_loopback_ranges_are_opened_to_guests() {
+        let ranges = loopback_ranges(&["127.42.0.0/16", "10.0.0.0/8", "nonsense", "127.0.0.0/4"]);
+        assert_eq!(ranges, [(Ipv4Addr::new(127, 42, 0, 0), 16)]);
+    }
 }
