@@ -1,6 +1,7 @@
-//! Memory: one account for a container, one limiter for each of its stores.
+//! Memory: one account for the node, one for each container, one limiter for each of its stores.
 //!
-//! Invariant: the bytes of all memories and tables of all live stores of a container never exceed its limit.
+//! Invariant: the bytes of all memories and tables of all live stores of a container never exceed its limit, and those
+//! of all containers never exceed the node's: guests share one process, and the kernel would end it with all of them.
 //! A guest that asks for more is ended, as the kernel ends a process beyond its cgroup's limit; a guest that asks
 //! for more than its own memory declares gets WebAssembly's ordinary -1.
 use std::sync::Arc;
@@ -10,10 +11,29 @@ use wasmtime::ResourceLimiter;
 /// What a table's element takes in wasmtime.
 const TABLE_ELEMENT_BYTES: u64 = 8;
 
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Container,
+    Node,
+}
+
+impl Of {
+    fn note(self) -> &'static str {
+        match self {
+            Self::Container => "",
+            Self::Node => {
+                " for all WebAssembly containers of this node together; give them resources.limits.memory"
+            }
+        }
+    }
+}
+
 /// Why a guest was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("memory limit exceeded: {used} bytes in use, {asked} more asked for, the limit is {limit} bytes")]
+#[error("memory limit exceeded: {used} bytes in use, {asked} more asked for, the limit is {limit} bytes{}", .of.note())]
 pub(crate) struct MemoryExceeded {
+    pub(crate) of: Of,
     pub(crate) used: u64,
     pub(crate) asked: u64,
     pub(crate) limit: u64,
@@ -21,13 +41,23 @@ pub(crate) struct MemoryExceeded {
 
 /// The bytes a container uses and may use.
 pub(crate) struct Account {
+    of: Of,
     limit: u64,
     used: AtomicU64,
+    /// The node's, of a container's.
+    node: Option<Arc<Account>>,
 }
 
 impl Account {
-    pub(crate) fn new(limit: Option<u64>) -> Arc<Self> {
-        Arc::new(Self { limit: limit.unwrap_or(u64::MAX), used: AtomicU64::new(0) })
+    /// A container's account within the node's.
+    pub(crate) fn new(limit: Option<u64>, node: &Arc<Account>) -> Arc<Self> {
+        let limit = limit.unwrap_or(u64::MAX);
+        Arc::new(Self { of: Of::Container, limit, used: AtomicU64::new(0), node: Some(node.clone()) })
+    }
+
+    /// The account of all containers of a node.
+    pub(crate) fn of_node(limit: u64) -> Arc<Self> {
+        Arc::new(Self { of: Of::Node, limit, used: AtomicU64::new(0), node: None })
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -41,12 +71,19 @@ impl Account {
     fn take(&self, asked: u64) -> Result<(), MemoryExceeded> {
         self.used
             .fetch_update(Relaxed, Relaxed, |used| used.checked_add(asked).filter(|sum| *sum <= self.limit))
-            .map(|_| ())
-            .map_err(|used| MemoryExceeded { used, asked, limit: self.limit })
+            .map_err(|used| MemoryExceeded { of: self.of, used, asked, limit: self.limit })?;
+        let taken = self.node.as_ref().map_or(Ok(()), |node| node.take(asked));
+        if taken.is_err() {
+            self.used.fetch_sub(asked, Relaxed);
+        }
+        taken
     }
 
     fn give_back(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Relaxed);
+        if let Some(node) = &self.node {
+            node.give_back(bytes);
+        }
     }
 }
 
@@ -127,22 +164,38 @@ mod tests {
 
     #[test]
     fn all_stores_of_a_container_share_its_limit_and_give_back_what_they_held() {
-        let account = Account::new(Some(100));
+        let node = Account::of_node(u64::MAX);
+        let account = Account::new(Some(100), &node);
         let mut one = StoreLimiter::new(account.clone());
         let mut two = StoreLimiter::new(account.clone());
         one.grow(60).unwrap();
-        assert_eq!(two.grow(50), Err(MemoryExceeded { used: 60, asked: 50, limit: 100 }));
+        assert_eq!(two.grow(50), Err(MemoryExceeded { of: Of::Container, used: 60, asked: 50, limit: 100 }));
         two.grow(40).unwrap();
         assert_eq!(account.used(), 100);
         drop(one);
         assert_eq!(account.used(), 40);
         two.undo();
-        assert_eq!(account.used(), 0);
+        assert_eq!((account.used(), node.used()), (0, 0));
+    }
+
+    #[test]
+    fn containers_without_limits_share_the_nodes() {
+        let node = Account::of_node(100);
+        let (a, b) = (Account::new(None, &node), Account::new(Some(50), &node));
+        let (mut one, mut two) = (StoreLimiter::new(a), StoreLimiter::new(b.clone()));
+        one.grow(80).unwrap();
+        let refused = two.grow(30).unwrap_err();
+        assert_eq!(refused, MemoryExceeded { of: Of::Node, used: 80, asked: 30, limit: 100 });
+        assert!(refused.to_string().contains("of this node together"), "{refused}");
+        assert_eq!(b.used(), 0, "what was refused is not counted");
+        drop(one);
+        two.grow(30).unwrap();
+        assert_eq!(node.used(), 30);
     }
 
     #[test]
     fn a_memory_beyond_its_own_maximum_fails_as_webassembly_says_and_costs_nothing() {
-        let account = Account::new(None);
+        let account = Account::new(None, &Account::of_node(u64::MAX));
         let mut limiter = StoreLimiter::new(account.clone());
         assert!(!limiter.memory_growing(0, 200, Some(100)).unwrap());
         assert_eq!(account.used(), 0);

@@ -95,7 +95,7 @@ impl WasmContainer {
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
             outbound: Outbound::new(policy, Owned { tasks: tasks.clone(), kill: kill.clone() }),
-            account: Account::new(spec.resources.memory_limit_bytes),
+            account: Account::new(spec.resources.memory_limit_bytes, &host.memory),
             meter: Meter::new(&spec.resources),
         });
         let port = spec.ports.first().copied().unwrap_or(DEFAULT_HTTP_PORT);

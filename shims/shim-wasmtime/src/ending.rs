@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(exit(Ending::Exited(-1)), (255, "Error".into()));
         assert_eq!(exit(Ending::Signalled(15)), (143, "Error".into()));
         assert_eq!(exit(Ending::Trapped("x".into())), (134, "Error".into()));
-        let exceeded = MemoryExceeded { used: 1, asked: 2, limit: 2 };
+        let exceeded = MemoryExceeded { of: crate::account::Of::Container, used: 1, asked: 2, limit: 2 };
         assert_eq!(exit(Ending::OutOfMemory(exceeded)), (137, "OOMKilled".into()));
     }
 

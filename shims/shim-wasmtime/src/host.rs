@@ -1,5 +1,6 @@
 //! The engine and what it offers to guests: built once, with the first container.
 use crate::Config;
+use crate::account::Account;
 use crate::code::CodeCache;
 use crate::guest::{ComponentState, ModuleState};
 use crate::limits::{
@@ -9,6 +10,7 @@ use crate::limits::{
 };
 use crate::ticker::Ticker;
 use shim::Error;
+use std::sync::Arc;
 use tokio::runtime::{Handle, Runtime};
 use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -25,6 +27,20 @@ pub(crate) struct Host {
     /// WASI preview 2 and wasi:http.
     pub(crate) components: wasmtime::component::Linker<ComponentState>,
     pub(crate) code: CodeCache,
+    /// What all guests together use and may use.
+    pub(crate) memory: Arc<Account>,
+}
+
+/// Of this machine's memory, what guests may have in all, in percent: the rest is for the other parts of the node, the
+/// code of the guests, and the page cache.
+const GUESTS_SHARE_PERCENT: u64 = 75;
+
+/// The bytes all guests may have together; no limit where the machine does not tell its size.
+fn guests_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
+    kib.map_or(u64::MAX, |kib| kib * 1024 / 100 * GUESTS_SHARE_PERCENT)
 }
 
 impl Host {
@@ -42,7 +58,8 @@ impl Host {
             source,
         })?;
         let code = CodeCache::open(&config.cache_dir, &config.compiler, &engine)?;
-        Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code })
+        let memory = Account::of_node(guests_memory());
+        Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code, memory })
     }
 }
 
