@@ -56,8 +56,13 @@ pub(crate) async fn copy_output(
             }
         }
     }
+    // Past tokio, whose `try_read` believes in an empty pipe until it has been told otherwise.
+    let mut rest = match from.into_nonblocking_fd() {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(e) => return tracing::warn!(error = %e, "the rest of a container's output cannot be read"),
+    };
     loop {
-        match from.try_read(&mut chunk) {
+        match io::Read::read(&mut rest, &mut chunk) {
             Ok(n) if n > 0 => output.write(stream, &chunk[..n]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             // Nothing is left: WouldBlock.
