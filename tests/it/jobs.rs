@@ -121,3 +121,25 @@ async fn an_indexed_job_gives_every_index_once() {
     assert_eq!((status.completed_indexes.as_deref(), status.succeeded), (Some("0-3"), Some(4)));
     cluster.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_a_deleted_job_left_behind_are_held_by_nothing() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    let mut forever = job("gone", 0, json!({ "completions": 2, "parallelism": 2 }));
+    forever["spec"]["template"]["metadata"]["annotations"] = json!({});
+    cluster.create::<Job>(forever).await;
+    cluster
+        .until::<Pod>("two tracked pods", |p| {
+            p.len() == 2 && p.list().iter().all(|p| p.metadata.finalizers.is_some())
+        })
+        .await;
+    cluster.delete::<Job>("gone", PropagationPolicy::Orphan).await;
+    cluster
+        .until::<Pod>("two pods without owner and without finalizer", |p| {
+            let free = |p: &Pod| p.metadata.finalizers.is_none() && p.metadata.owner_references.is_none();
+            p.len() == 2 && p.list().iter().all(|p| free(p))
+        })
+        .await;
+    cluster.stop().await;
+}

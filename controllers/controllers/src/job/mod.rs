@@ -63,7 +63,7 @@ pub(crate) async fn run(ctx: Context) {
 impl Controller {
     fn key_of_pod(&self, change: &Change<Pod>) -> Option<ObjectKey> {
         let p = object(change)?;
-        let key = controller_key(&p.metadata, "batch", "Job")?;
+        let key = controller_key(&p.metadata, "batch", "Job").or_else(|| key_of_orphan(p))?;
         if matches!(change, Change::Deleted(_)) {
             self.expectations.observed_gone(&key, p.metadata.uid.as_deref().unwrap_or(""));
         }
@@ -86,7 +86,7 @@ impl Controller {
         }
         let caught_up = self.expectations.fulfilled(&key, self.ctx.now(), pod_control::seen(&namespace_pods));
         let selector = spec.selector.clone().unwrap_or_else(|| LabelSelector {
-            match_labels: Some([("batch.kubernetes.io/controller-uid".to_owned(), uid.clone())].into()),
+            match_labels: Some([(CONTROLLER_UID.to_owned(), uid.clone())].into()),
             match_expressions: None,
         });
         let who = Claimant {
@@ -178,7 +178,8 @@ impl Controller {
         }
     }
 
-    /// Pods of a Job of this name that is gone: nobody counts them any more, so nothing may hold them.
+    /// Pods of a Job of this name that is gone, or that were orphaned when it went: nobody counts them any more, so
+    /// nothing may hold them.
     async fn release_orphans(
         &self,
         key: &ObjectKey,
@@ -186,9 +187,12 @@ impl Controller {
         pods: &[std::sync::Arc<Pod>],
     ) -> Result<(), Error> {
         let orphans = pods.iter().filter(|p| {
-            account::is_tracked(p)
-                && controller_key(&p.metadata, "batch", "Job").as_ref() == Some(key)
-                && !owner::is_controlled_by(&p.metadata, uid)
+            let owned = controller_key(&p.metadata, "batch", "Job");
+            let of_this_name = owned.or_else(|| key_of_orphan(p)).as_ref() == Some(key);
+            // A pod that only lost its reference bears its Job's uid, and is claimed again.
+            let of_this_job =
+                owner::is_controlled_by(&p.metadata, uid) || label(p, CONTROLLER_UID) == Some(uid);
+            account::is_tracked(p) && of_this_name && !of_this_job
         });
         let released = join_all(orphans.map(|p| self.release(p))).await;
         released.into_iter().collect()
@@ -235,6 +239,20 @@ impl Controller {
         }
         Ok(())
     }
+}
+
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
+const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+
+fn label<'a>(p: &'a Pod, name: &str) -> Option<&'a str> {
+    p.metadata.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The Job that a tracked pod without a controller came from: deleting a Job may leave its pods alone, and then only
+/// their labels tell of it.
+fn key_of_orphan(p: &Pod) -> Option<ObjectKey> {
+    let name = label(p, JOB_NAME).filter(|_| account::is_tracked(p))?;
+    Some(ObjectKey::new(p.metadata.namespace.clone().unwrap_or_default(), name))
 }
 
 /// Makes a pod the one of a completion index: annotation, label, host name, environment, name.
