@@ -114,7 +114,7 @@ fn go(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {
     Ok(Some(std::fs::read(wasm)?))
 }
 
-/// With Debian's clang, lld and wasi-libc, or with zig.
+/// With Debian's clang, lld, wasi-libc and libclang-rt-14-dev-wasm32 (the compiler's own routines), or with zig.
 fn c(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {
     let mut command = if present("zig") {
         let mut zig = Command::new("zig");
@@ -122,7 +122,7 @@ fn c(source: &Path, wasm: &Path) -> Result<Option<Vec<u8>>> {
         zig
     } else if present("clang") && present("wasm-ld") && Path::new("/usr/lib/wasm32-wasi/libc.a").is_file() {
         let mut clang = Command::new("clang");
-        clang.args(["--target=wasm32-wasi", "--sysroot=/usr", "-nodefaultlibs", "-lc"]);
+        clang.args(["--target=wasm32-wasi", "--sysroot=/usr"]);
         clang
     } else {
         return Ok(None);
