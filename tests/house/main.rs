@@ -33,11 +33,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cri", &[]),
     ("images", &[]),
     ("pod-network", &[]),
-    ("shim", &[]),
-    ("shim-wasmtime", &["shim"]),
+    ("network-policy", &["machinery"]),
+    ("shim", &["network-policy"]),
+    ("shim-wasmtime", &["shim", "network-policy"]),
     ("shim-oci", &["shim"]),
-    ("runtime", &["cri", "images", "pod-network", "shim"]),
-    ("kubelet", &["cri", "client", "machinery", "pki"]),
+    ("runtime", &["cri", "images", "pod-network", "network-policy", "shim"]),
+    ("kubelet", &["cri", "client", "machinery", "network-policy", "pki"]),
     ("kube-proxy", &["client", "machinery"]),
     ("gateway", &["client", "machinery"]),
     ("setup", &["pki", "client", "machinery"]),
@@ -59,8 +60,10 @@ const OWNED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that decide and never do: no runtime, no network, no clock.
-const PURE: &[(&str, &[&str])] =
-    &[("machinery", &["tokio", "futures", "hyper", "reqwest", "rand", "tracing", "async-trait"])];
+const PURE: &[(&str, &[&str])] = &[
+    ("machinery", &["tokio", "futures", "hyper", "reqwest", "rand", "tracing", "async-trait"]),
+    ("network-policy", &["tokio", "futures", "hyper", "reqwest", "rand", "tracing", "async-trait"]),
+];
 
 #[test]
 fn every_crate_stays_in_its_room() {

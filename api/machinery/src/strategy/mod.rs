@@ -21,6 +21,7 @@ mod function;
 mod job;
 mod lease;
 mod namespace;
+mod network_policy;
 mod node;
 mod pod;
 mod replica_set;

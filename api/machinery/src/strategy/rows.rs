@@ -10,6 +10,7 @@ use super::{
     job::Job,
     lease::Lease,
     namespace::Namespace,
+    network_policy::NetworkPolicy,
     node::Node,
     pod::Pod,
     replica_set::ReplicaSet,
@@ -317,6 +318,18 @@ pub static TABLE: &[Resource] = &[
         columns: columns::EVENT,
         strategy: &Event,
         ttl_seconds: Some(EVENT_TTL_SECONDS),
+        ..CORE
+    },
+    Resource {
+        group: "networking.k8s.io",
+        kind: "NetworkPolicy",
+        plural: "networkpolicies",
+        singular: "networkpolicy",
+        short_names: &["netpol"],
+        schema: "io.k8s.api.networking.v1.NetworkPolicy",
+        storage: ("networking.k8s.io", "networkpolicies"),
+        columns: columns::NETWORK_POLICY,
+        strategy: &NetworkPolicy,
         ..CORE
     },
     Resource {

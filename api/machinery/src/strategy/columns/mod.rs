@@ -9,7 +9,7 @@ mod workloads;
 
 pub(super) use self::core::{CONFIG_MAP, LEASE, NAMESPACE, NODE, RUNTIME_CLASS, SECRET, SERVICE_ACCOUNT};
 pub(super) use events::{CORE_EVENT, EVENT};
-pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, SERVICE};
+pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, NETWORK_POLICY, SERVICE};
 pub(super) use pods::POD;
 pub(super) use workloads::{DEPLOYMENT, FUNCTION, JOB, REPLICA_SET};
 
@@ -72,7 +72,10 @@ fn template_images(o: &Value, _: Timestamp) -> Value {
 
 /// metav1.FormatLabelSelector.
 fn label_selector(o: &Value, _: Timestamp) -> Value {
-    json!(match LabelSelector::from_object(&o["spec"]["selector"]) {
+    shown_selector(&o["spec"]["selector"])
+}
+fn shown_selector(selector: &Value) -> Value {
+    json!(match LabelSelector::from_object(selector) {
         Ok(s) => or_none(&s.to_string()).to_owned(),
         Err(_) => "<error>".to_owned(),
     })

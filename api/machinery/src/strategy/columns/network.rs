@@ -1,5 +1,5 @@
 //! Services, Endpoints and EndpointSlices.
-use super::{AGE, NAME, first_three, or, or_none, shown, wide};
+use super::{AGE, NAME, first_three, or, or_none, shown, shown_selector, wide};
 use crate::selector::LabelSelector;
 use crate::strategy::view::{int, list, text};
 use crate::table::Column;
@@ -42,6 +42,14 @@ pub(in crate::strategy) static ENDPOINT_SLICE: &[Column] = &[
             .map(|a| a.as_str().unwrap_or("").to_owned())
             .collect();
         json!(first_three(&addresses, "<unset>"))
+    }),
+    AGE,
+];
+
+pub(in crate::strategy) static NETWORK_POLICY: &[Column] = &[
+    NAME,
+    shown("Pod-Selector", "string", "The pods the policy is for.", |o, _| {
+        shown_selector(&o["spec"]["podSelector"])
     }),
     AGE,
 ];
@@ -130,6 +138,15 @@ mod tests {
         assert_eq!(cell(SERVICE, "Selector", &s, NOW), "<none>");
         s["spec"] = json!({"type": "ExternalName", "externalName": "example.org"});
         assert_eq!(cell(SERVICE, "External-IP", &s, NOW), "example.org");
+    }
+
+    #[test]
+    fn a_network_policy_shows_which_pods_it_is_for() {
+        let mut policy = json!({"spec": {"podSelector": {"matchLabels": {"app": "db"},
+            "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}]}}});
+        assert_eq!(cell(NETWORK_POLICY, "Pod-Selector", &policy, NOW), "app=db,tier in (a,b)");
+        policy["spec"] = json!({"podSelector": {}});
+        assert_eq!(cell(NETWORK_POLICY, "Pod-Selector", &policy, NOW), "<none>");
     }
 
     #[test]
