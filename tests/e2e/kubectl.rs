@@ -291,6 +291,7 @@ fn the_server_tells_what_it_serves_and_who_may() {
             ("networkpolicies", "netpol", "networking.k8s.io/v1", "NetworkPolicy"),
             ("runtimeclasses", "", "node.k8s.io/v1", "RuntimeClass"),
             ("functions", "fn", "dhow.dev/v1alpha1", "Function"),
+            ("revisions", "rev", "dhow.dev/v1alpha1", "Revision"),
         ] {
             let found = resources.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).any(|cells| {
                 cells.first() == Some(&name)

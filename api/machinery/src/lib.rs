@@ -13,6 +13,7 @@
 //!   patch ─────────────────────────┘        resource table: one row a kind; discovery, openapi, table read it
 //! ```
 pub mod ambient;
+pub mod cron;
 pub mod discovery;
 mod embedded;
 pub mod field;

@@ -17,6 +17,10 @@ const DNS_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case a
 const DNS_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' \
      or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
      '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const WILDCARD_SUBDOMAIN: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS \
+     subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric \
+     character (e.g. '*.example.com', regex used for validation is \
+     '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const DNS_1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with \
      an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for \
      validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
@@ -84,6 +88,18 @@ pub fn dns_subdomain(name: &str) -> Result<(), String> {
     }
     if !is_subdomain(name) {
         errors.push(DNS_SUBDOMAIN.to_owned());
+    }
+    join(errors)
+}
+
+/// An RFC 1123 subdomain whose first label is `*`; the error is upstream's text.
+pub fn wildcard_dns_subdomain(name: &str) -> Result<(), String> {
+    let mut errors = Vec::new();
+    if name.len() > MAX_SUBDOMAIN_LEN {
+        errors.push(too_long(MAX_SUBDOMAIN_LEN));
+    }
+    if !name.strip_prefix("*.").is_some_and(is_subdomain) {
+        errors.push(WILDCARD_SUBDOMAIN.to_owned());
     }
     join(errors)
 }

@@ -167,6 +167,11 @@ impl<K: Object> Informer<K> {
         self.store.list_in(namespace)
     }
 
+    /// The objects of one namespace whose names begin with `prefix`, by name. Looks at no others.
+    pub fn list_with_prefix(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
+        self.store.list_with_prefix(namespace, prefix)
+    }
+
     /// The objects that `keep` takes, by namespace and name. Copies nothing that it does not take; `keep` runs
     /// under the store's lock and must not call back into this informer.
     pub fn list_where(&self, keep: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {

@@ -2,6 +2,7 @@
 use super::{Change, Object};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 
@@ -152,6 +153,13 @@ impl<K: Object> Store<K> {
 
     pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<K>> {
         self.state.read().objects.get(namespace).map(|n| n.values().cloned().collect()).unwrap_or_default()
+    }
+
+    pub(super) fn list_with_prefix(&self, namespace: &str, prefix: &str) -> Vec<Arc<K>> {
+        let state = self.state.read();
+        let Some(names) = state.objects.get(namespace) else { return Vec::new() };
+        let from = names.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        from.take_while(|(name, _)| name.starts_with(prefix)).map(|(_, object)| object.clone()).collect()
     }
 
     pub(super) fn list_where(&self, mut keep: impl FnMut(&K) -> bool) -> Vec<Arc<K>> {

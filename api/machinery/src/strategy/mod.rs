@@ -25,6 +25,7 @@ mod network_policy;
 mod node;
 mod pod;
 mod replica_set;
+mod revision;
 mod rows;
 mod runtime_class;
 mod scale;

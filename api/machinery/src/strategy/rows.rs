@@ -14,6 +14,7 @@ use super::{
     node::Node,
     pod::Pod,
     replica_set::ReplicaSet,
+    revision::Revision,
     runtime_class::RuntimeClass,
     secret::Secret,
     service::Service,
@@ -282,6 +283,20 @@ pub static TABLE: &[Resource] = &[
         storage: ("dhow.dev", "functions"),
         columns: columns::FUNCTION,
         strategy: &Function,
+        ..CORE
+    },
+    Resource {
+        group: "dhow.dev",
+        version: "v1alpha1",
+        kind: "Revision",
+        plural: "revisions",
+        singular: "revision",
+        short_names: &["rev"],
+        subresources: &[status(("dhow.dev", "v1alpha1", "Revision"))],
+        schema: "dev.dhow.v1alpha1.Revision",
+        storage: ("dhow.dev", "revisions"),
+        columns: columns::REVISION,
+        strategy: &Revision,
         ..CORE
     },
     Resource {

@@ -285,6 +285,7 @@ fn compute_status(
             observed_generation: f.metadata.generation,
             last_transition_time: since.unwrap_or_else(|| Time(whole_seconds(world.now))),
         }],
+        ..FunctionStatus::default()
     }
 }
 

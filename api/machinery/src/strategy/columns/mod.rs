@@ -11,7 +11,7 @@ pub(super) use self::core::{CONFIG_MAP, LEASE, NAMESPACE, NODE, RUNTIME_CLASS, S
 pub(super) use events::{CORE_EVENT, EVENT};
 pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, NETWORK_POLICY, SERVICE};
 pub(super) use pods::POD;
-pub(super) use workloads::{DEPLOYMENT, FUNCTION, JOB, REPLICA_SET};
+pub(super) use workloads::{DEPLOYMENT, FUNCTION, JOB, REPLICA_SET, REVISION};
 
 use super::view::{list, text};
 use crate::selector::LabelSelector;

@@ -1,4 +1,4 @@
-//! Deployments, ReplicaSets, Jobs and Functions.
+//! Deployments, ReplicaSets, Jobs, Functions and Revisions.
 use super::{AGE, NAME, label_selector, or_none, shown, template_images, template_names, timestamp, wide};
 use crate::selector::LabelSelector;
 use crate::strategy::view::{has, int, list, maybe_int, text};
@@ -61,7 +61,44 @@ pub(in crate::strategy) static FUNCTION: &[Column] = &[
     shown("URL", "string", "Where the function answers.", |o, _| json!(or_none(text(o, "/status/url")))),
     shown("Image", "string", "The image that is run.", |o, _| json!(text(o, "/spec/image"))),
     AGE,
+    wide("Latest", "string", "The newest revision.", |o, _| {
+        json!(or_none(text(o, "/status/latestCreatedRevision")))
+    }),
+    wide("Traffic", "string", "Which revision serves which share.", |o, _| json!(or_none(&traffic(o)))),
 ];
+
+pub(in crate::strategy) static REVISION: &[Column] = &[
+    NAME,
+    shown("Ready", "string", "Ready pods of all there are.", |o, _| {
+        json!(format!("{}/{}", int(o, "/status/readyReplicas"), int(o, "/status/replicas")))
+    }),
+    shown("Active", "string", "Whether requests are sent to it.", |o, _| {
+        json!(condition(o, "Active", "status"))
+    }),
+    shown("Image", "string", "The image that is run.", |o, _| json!(text(o, "/spec/image"))),
+    AGE,
+    wide("Reason", "string", "Why it is ready or not.", |o, _| json!(condition(o, "Ready", "reason"))),
+];
+
+/// `a-r1=90,a-r2=10`, and `a-r3` in brackets with the headers that lead there.
+fn traffic(function: &Value) -> String {
+    let share = |t: &Value| {
+        let headers: Vec<_> = t["headers"].as_object().into_iter().flatten().collect();
+        if headers.is_empty() {
+            return format!("{}={}", text(t, "/revision"), int(t, "/percent"));
+        }
+        let headers: Vec<_> =
+            headers.iter().map(|(k, v)| format!("{k}:{}", v.as_str().unwrap_or(""))).collect();
+        format!("{}[{}]", text(t, "/revision"), headers.join(" "))
+    };
+    list(function, "/status/traffic").iter().map(share).collect::<Vec<_>>().join(",")
+}
+
+/// A field of a condition; `Unknown` without one.
+fn condition<'a>(o: &'a Value, kind: &str, field: &str) -> &'a str {
+    let found = list(o, "/status/conditions").iter().find(|c| c["type"] == kind);
+    found.and_then(|c| c[field].as_str()).unwrap_or("Unknown")
+}
 
 fn ready_of_desired(o: &Value, _: Timestamp) -> Value {
     json!(format!("{}/{}", int(o, "/status/readyReplicas"), int(o, "/spec/replicas")))

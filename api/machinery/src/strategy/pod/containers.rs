@@ -229,7 +229,8 @@ fn field_ref(faults: &mut Faults, reference: &Value, path: &Path) {
     }
 }
 
-fn env_from(faults: &mut Faults, sources: &[Value], path: &Path) {
+/// A list of EnvFromSource.
+pub(in crate::strategy) fn env_from(faults: &mut Faults, sources: &[Value], path: &Path) {
     for (i, source) in sources.iter().enumerate() {
         let at = path.index(i);
         env_name(faults, text(source, "/prefix"), at.child("prefix"));

@@ -12,9 +12,10 @@ mod spec;
 mod update;
 mod volumes;
 
-pub(super) use containers::env as check_env;
+pub(super) use containers::{env as check_env, env_from as check_env_from};
 pub(super) use scheduling::TAINT_EFFECTS;
 pub(super) use spec::template as check_template;
+pub(super) use volumes::{mounts as check_mounts, volumes as check_volumes};
 
 use super::view::{drop_field, keep, keep_all_but_status, maybe_int, section, text};
 use super::{Strategy, check::Faults};

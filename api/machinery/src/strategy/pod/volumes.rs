@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// The names of a pod's volumes.
-pub(super) type Volumes = BTreeSet<String>;
+pub(in crate::strategy) type Volumes = BTreeSet<String>;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Octal 0777.
@@ -16,7 +16,8 @@ const MAX_MODE: i64 = 511;
 const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
-pub(super) fn volumes(faults: &mut Faults, volumes: &[Value], path: &Path) -> Volumes {
+/// A list of Volume. Gives their names.
+pub(in crate::strategy) fn volumes(faults: &mut Faults, volumes: &[Value], path: &Path) -> Volumes {
     let mut names = Unique::default();
     let mut out = Volumes::new();
     for (i, volume) in volumes.iter().enumerate() {
@@ -174,7 +175,7 @@ fn no_backsteps(faults: &mut Faults, value: &str, path: Path) {
 }
 
 /// A container's volumeMounts: each names a volume of the pod, no two the same place.
-pub(super) fn mounts(faults: &mut Faults, container: &Value, volumes: &Volumes, path: &Path) {
+pub(in crate::strategy) fn mounts(faults: &mut Faults, container: &Value, volumes: &Volumes, path: &Path) {
     let mut places = BTreeSet::new();
     for (i, mount) in list(container, "/volumeMounts").iter().enumerate() {
         let path = path.index(i);
