@@ -6,7 +6,7 @@
 //! Invariant: a seed determines everything. The same seed gives the same trace, whose hash is printed.
 //!
 //! ```text
-//!   user ─┐                       ┌ FaultyStore ─ MutantStore ─ Tap ─ MemoryStore
+//!   user ─┐                       ┌ FaultyStore ─ Defect ─ Tap ─ MemoryStore
 //!   scheduler ── Door ── Server ──┘                              │ every commit
 //!   controllers ┘  │ refused, lost, late, cut      Observer ◄────┘
 //!   kubelet ───────┘                                 └ checkers: what must hold at every commit

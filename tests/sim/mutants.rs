@@ -1,17 +1,16 @@
 //! Faults put into the system on purpose, to prove that the simulator finds them.
 use crate::door::Net;
 use crate::machine::Machine;
-use crate::tap::Tap;
 use async_trait::async_trait;
 use cri::{
     ContainerConfig, ContainerMetadata, CreateContainerRequest, ListContainersRequest, RuntimeService,
     StartContainerRequest,
 };
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::StreamExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::{Committed, Error, Event, Expect, Kv, Op, Page, Revision, Store};
+use store::{Committed, Error, Event, Events, Expect, Intercept, Op, Store};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
@@ -38,9 +37,8 @@ pub const ALL: &[(&str, Mutant)] = &[
     ("no-controllers", Mutant::NoControllers),
 ];
 
-/// A store with a defect, between the API server and the tap.
-pub struct MutantStore {
-    pub inner: Arc<Tap>,
+/// A store's defect, between the API server and the tap.
+pub struct Defect {
     pub mutant: Option<Mutant>,
     pub count: Arc<AtomicU64>,
 }
@@ -48,14 +46,14 @@ pub struct MutantStore {
 /// The defect shows from its third occasion on, when the cluster is under way.
 const OCCASION: u64 = 3;
 
-impl MutantStore {
+impl Defect {
     fn is_its_time(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant) && self.count.fetch_add(1, Ordering::Relaxed) + 1 >= OCCASION
     }
 
     /// The value that is written instead.
-    async fn corrupted(&self, key: &str, mut value: Value) -> Option<Value> {
-        let old = self.inner.get(key, None).await.ok()?.0;
+    async fn corrupted(&self, inner: &dyn Store, key: &str, mut value: Value) -> Option<Value> {
+        let old = inner.get(key, None).await.ok()?.0;
         let old: Option<Value> = old.and_then(|kv| serde_json::from_slice(&kv.value).ok());
         let (pods, services) =
             (key.starts_with("/registry/core/pods/"), key.starts_with("/registry/core/services/"));
@@ -76,61 +74,42 @@ impl MutantStore {
 }
 
 #[async_trait]
-impl Store for MutantStore {
-    async fn head(&self) -> Result<Revision, Error> {
-        self.inner.head().await
-    }
-    async fn compacted(&self) -> Result<Revision, Error> {
-        self.inner.compacted().await
-    }
-    async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error> {
-        self.inner.get(key, at).await
-    }
-    async fn list(
+impl Intercept for Defect {
+    async fn commit(
         &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, Error> {
-        self.inner.list(prefix, start_after, limit, at).await
-    }
-    async fn commit(&self, key: &str, expect: Expect, mut op: Op) -> Result<Committed, Error> {
+        inner: &dyn Store,
+        key: &str,
+        expect: Expect,
+        mut op: Op,
+    ) -> Result<Committed, Error> {
         if self.mutant.is_none() {
-            return self.inner.commit(key, expect, op).await;
+            return inner.commit(key, expect, op).await;
         }
         if key.starts_with("/registry/core/configmaps/") && self.is_its_time(Mutant::LosesAWrite) {
-            let (previous, head) = self.inner.get(key, None).await?;
+            let (previous, head) = inner.get(key, None).await?;
             return Ok(Committed { revision: head + 1, previous });
         }
         if let Op::Put { value, .. } = &mut op
             && let Ok(object) = serde_json::from_slice(value)
-            && let Some(corrupted) = self.corrupted(key, object).await
+            && let Some(corrupted) = self.corrupted(inner, key, object).await
         {
             *value = corrupted.to_string().into();
         }
-        self.inner.commit(key, expect, op).await
+        inner.commit(key, expect, op).await
     }
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        let events = self.inner.watch(prefix, after).await?;
+
+    fn events(&self, prefix: &str, events: Events) -> Events {
         if self.mutant != Some(Mutant::SkipsAnEvent) || !prefix.contains("pods") {
-            return Ok(events);
+            return events;
         }
         let count = self.count.clone();
-        Ok(events
+        events
             .filter(move |event| {
                 let skip = matches!(event, Ok(Event::Put { .. }))
                     && count.fetch_add(1, Ordering::Relaxed) + 1 == 10 * OCCASION;
                 futures::future::ready(!skip)
             })
-            .boxed())
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.inner.compact(revision).await
+            .boxed()
     }
 }
 

@@ -8,14 +8,14 @@ use crate::watches;
 use apiserver::{ApiServer, Config, UserInfo};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use machinery::ambient::Ambient;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Committed, Error, Event, Expect, Kv, Op, Page, Revision, Store};
+use store::{Committed, Error, Events, Expect, Intercept, Intercepted, Op, Store};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -41,7 +41,7 @@ impl Server {
     /// Starts a server process; it knows nothing but what the store holds.
     pub fn start(&self) -> Gate {
         let gate = Gate::open("apiserver", self.journal.clone());
-        let store = Arc::new(GatedStore { inner: self.store.clone(), gate: gate.clone() });
+        let store = Arc::new(Intercepted::new(self.store.clone(), gate.clone()));
         let api = ApiServer::new(Config::new(store, self.ambient.clone()));
         let mut tasks = JoinSet::new();
         let server = api.clone();
@@ -102,54 +102,24 @@ impl Server {
 }
 
 /// The server's way to its store, closed when it dies.
-struct GatedStore {
-    inner: Arc<dyn Store>,
-    gate: Gate,
-}
-
 #[async_trait]
-impl Store for GatedStore {
-    async fn head(&self) -> Result<Revision, Error> {
-        self.gate.came_back(None, "").await;
-        self.inner.head().await
+impl Intercept for Gate {
+    async fn before_read(&self) -> Result<(), Error> {
+        self.came_back(None, "").await;
+        Ok(())
     }
-    async fn compacted(&self) -> Result<Revision, Error> {
-        self.gate.came_back(None, "").await;
-        self.inner.compacted().await
-    }
-    async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error> {
-        self.gate.came_back(None, "").await;
-        self.inner.get(key, at).await
-    }
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, Error> {
-        self.gate.came_back(None, "").await;
-        self.inner.list(prefix, start_after, limit, at).await
-    }
-    async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
+
+    async fn commit(&self, inner: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
         let what = format!("commit of {key}");
-        let side = self.gate.pass(&what).await;
-        let committed = self.inner.commit(key, expect, op).await;
-        self.gate.came_back(side, &what).await;
+        let side = self.pass(&what).await;
+        let committed = inner.commit(key, expect, op).await;
+        self.came_back(side, &what).await;
         committed
     }
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        self.gate.came_back(None, "").await;
-        let events = self.inner.watch(prefix, after).await?;
-        let dead = self.gate.token();
-        Ok(events.take_until(async move { dead.cancelled().await }).boxed())
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.inner.compact(revision).await
+
+    fn events(&self, _: &str, events: Events) -> Events {
+        let dead = self.token();
+        events.take_until(async move { dead.cancelled().await }).boxed()
     }
 }
 

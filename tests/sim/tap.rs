@@ -2,15 +2,15 @@
 use crate::observer::Observer;
 use async_trait::async_trait;
 use futures::FutureExt;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::StreamExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use store::{Committed, Error, Event, Expect, Kv, Op, Page, Revision, Store};
+use store::{Committed, Error, Events, Expect, Intercept, Op, Revision, Store};
 
 pub struct Tap {
     inner: Arc<dyn Store>,
     observer: Arc<Observer>,
-    events: Mutex<BoxStream<'static, Result<Event, Error>>>,
+    events: Mutex<Events>,
 }
 
 impl Tap {
@@ -29,6 +29,11 @@ impl Tap {
                 Err(e) => return self.observer.journal.broke("the store's own watch goes on", e),
             }
         }
+    }
+
+    /// Makes the store forget what was before `revision`.
+    pub async fn compact(&self, revision: Revision) -> Result<(), Error> {
+        self.inner.compact(revision).await
     }
 
     /// Compares what the store holds with what its events told.
@@ -62,38 +67,10 @@ impl Tap {
 }
 
 #[async_trait]
-impl Store for Tap {
-    async fn head(&self) -> Result<Revision, Error> {
-        self.inner.head().await
-    }
-    async fn compacted(&self) -> Result<Revision, Error> {
-        self.inner.compacted().await
-    }
-    async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error> {
-        self.inner.get(key, at).await
-    }
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, Error> {
-        self.inner.list(prefix, start_after, limit, at).await
-    }
-    async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
-        let committed = self.inner.commit(key, expect, op).await;
+impl Intercept for Arc<Tap> {
+    async fn commit(&self, inner: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
+        let committed = inner.commit(key, expect, op).await;
         self.observe();
         committed
-    }
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        self.inner.watch(prefix, after).await
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.inner.compact(revision).await
     }
 }

@@ -4,7 +4,7 @@ use crate::door::{Door, Net};
 use crate::gate::{Gate, Side};
 use crate::journal::Journal;
 use crate::machine::{Line, Machine, Prober};
-use crate::mutants::{Mutant, MutantStore};
+use crate::mutants::{Defect, Mutant};
 use crate::observer::Observer;
 use crate::rng::Rng;
 use crate::server::{Server, ambient};
@@ -19,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use store::{FaultyStore, MemoryStore, Retention, Store};
+use store::{FaultyStore, Intercepted, MemoryStore, Retention, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -76,9 +76,10 @@ impl World {
         let clock = ambient.clone();
         let clock: store::Clock = Arc::new(move || u64::try_from(clock.now().as_millisecond()).unwrap_or(0));
         let memory: Arc<dyn Store> = Arc::new(MemoryStore::new(clock, Retention::default()));
-        let tap = Arc::new(Tap::new(memory, observer.clone()).await);
-        let mutated = MutantStore { inner: tap.clone(), mutant, count: Arc::default() };
-        let faulty = Arc::new(FaultyStore::new(
+        let tap = Arc::new(Tap::new(memory.clone(), observer.clone()).await);
+        let tapped = Intercepted::new(memory, tap.clone());
+        let mutated = Intercepted::new(Arc::new(tapped), Defect { mutant, count: Arc::default() });
+        let faulty = Arc::new(FaultyStore::around(
             Arc::new(mutated),
             store::Faults::default(),
             Rng::new(seed, "store").next(),

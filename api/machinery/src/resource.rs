@@ -2,8 +2,9 @@
 //!
 //! Adding a kind is adding a row here and a [`Strategy`](crate::strategy::Strategy); nothing else in the server
 //! knows kinds by name.
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, keep, keep_all_but_status};
 use crate::table::Column;
+use serde_json::Value;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +130,22 @@ impl Resource {
     }
     pub fn namespaced(&self) -> bool {
         self.scope == Scope::Namespaced
+    }
+
+    /// Keeps from `old` what a client may not change through the main resource: `.status`, where it has a
+    /// subresource of its own, and what the kind's strategy adds.
+    pub fn prepare_for_update(&self, new: &mut Value, old: &Value) {
+        if self.subresource("status").is_some() {
+            keep(new, old, "status");
+        }
+        self.strategy.prepare_for_update(new, old);
+    }
+
+    /// Keeps from `old` what a client may not change through `/status`: everything but `.status`, and all of
+    /// metadata except managedFields (upstream's `statusStrategy`), and what the kind's strategy adds.
+    pub fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
+        keep_all_but_status(new, old);
+        self.strategy.prepare_for_status_update(new, old);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A store that fails as stores fail: refused writes, lost answers, slow disks, broken watches. Which call fails
 //! is decided by a seed alone, so a run can be repeated.
-use crate::{Committed, Error, Event, Expect, Kv, Op, Page, Revision, Store};
+use crate::{Committed, Error, Events, Expect, Intercept, Intercepted, Op, Store};
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,10 @@ pub struct Faults {
 }
 
 /// See the module's text.
-pub struct FaultyStore {
-    inner: Arc<dyn Store>,
+pub type FaultyStore = Intercepted<Faulty>;
+
+/// Decides what fails.
+pub struct Faulty {
     faults: Arc<Mutex<(Faults, u64)>>,
 }
 
@@ -37,15 +39,18 @@ fn next(state: &mut u64) -> u64 {
 }
 
 impl FaultyStore {
-    pub fn new(inner: Arc<dyn Store>, faults: Faults, seed: u64) -> Self {
-        Self { inner, faults: Arc::new(Mutex::new((faults, seed))) }
+    /// `inner` with faults; `seed` decides which calls they hit.
+    pub fn around(inner: Arc<dyn Store>, faults: Faults, seed: u64) -> Self {
+        Self::new(inner, Faulty { faults: Arc::new(Mutex::new((faults, seed))) })
     }
 
     /// Changes how often things go wrong from now on; `Faults::default()` heals the store.
     pub fn set_faults(&self, faults: Faults) {
-        self.faults.lock().0 = faults;
+        self.by().faults.lock().0 = faults;
     }
+}
 
+impl Faulty {
     fn happens(&self, which: impl Fn(&Faults) -> u16) -> bool {
         roll(&self.faults, which)
     }
@@ -55,11 +60,6 @@ impl FaultyStore {
             let ms = next(&mut self.faults.lock().1) % 1000;
             tokio::time::sleep(Duration::from_millis(ms)).await;
         }
-    }
-
-    async fn before_read(&self) -> Result<(), Error> {
-        self.delay().await;
-        if self.happens(|f| f.read_error) { Err(injected()) } else { Ok(()) }
     }
 }
 
@@ -74,66 +74,34 @@ fn injected() -> Error {
 }
 
 #[async_trait]
-impl Store for FaultyStore {
-    async fn head(&self) -> Result<Revision, Error> {
-        self.before_read().await?;
-        self.inner.head().await
+impl Intercept for Faulty {
+    async fn before_read(&self) -> Result<(), Error> {
+        self.delay().await;
+        if self.happens(|f| f.read_error) { Err(injected()) } else { Ok(()) }
     }
 
-    async fn compacted(&self) -> Result<Revision, Error> {
-        self.before_read().await?;
-        self.inner.compacted().await
-    }
-
-    async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error> {
-        self.before_read().await?;
-        self.inner.get(key, at).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        start_after: Option<&str>,
-        limit: usize,
-        at: Option<Revision>,
-    ) -> Result<Page, Error> {
-        self.before_read().await?;
-        self.inner.list(prefix, start_after, limit, at).await
-    }
-
-    async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
+    async fn commit(&self, inner: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
         self.delay().await;
         if self.happens(|f| f.refused) {
             return Err(injected());
         }
-        let committed = self.inner.commit(key, expect, op).await?;
+        let committed = inner.commit(key, expect, op).await?;
         if self.happens(|f| f.lost_answer) { Err(injected()) } else { Ok(committed) }
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
-        self.before_read().await?;
-        let inner = self.inner.watch(prefix, after).await?;
+    fn events(&self, _: &str, events: Events) -> Events {
         let faults = self.faults.clone();
-        let broken = stream::unfold((inner, false), move |(mut inner, over)| {
+        let broken = stream::unfold((events, false), move |(mut events, over)| {
             let faults = faults.clone();
             async move {
                 if over {
                     return None;
                 }
-                let event = inner.next().await?;
+                let event = events.next().await?;
                 let over = event.is_err() || roll(&faults, |f| f.broken_watch);
-                Some((event, (inner, over)))
+                Some((event, (events, over)))
             }
         });
-        Ok(broken.chain(stream::once(async { Err(Error::Lagged) })).boxed())
-    }
-
-    async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.before_read().await?;
-        self.inner.compact(revision).await
+        broken.chain(stream::once(async { Err(Error::Lagged) })).boxed()
     }
 }

@@ -1,6 +1,6 @@
 //! Hands committed changes to watchers, in revision order, without ever waiting for one of them.
-use crate::{Error, Event, Revision};
-use futures::stream::{self, BoxStream, StreamExt};
+use crate::{Error, Event, Events, Revision};
+use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Hub {
         replayed: Vec<Event>,
         live: mpsc::Receiver<Event>,
         after: Revision,
-    ) -> BoxStream<'static, Result<Event, Error>> {
+    ) -> Events {
         let state = Live { hub: self.clone(), live, delivered: after, ended: false };
         stream::iter(replayed.into_iter().map(Ok)).chain(stream::unfold(state, Live::next)).boxed()
     }

@@ -8,16 +8,18 @@
 //! ```text
 //!   apiserver ──► trait Store ──► RedbStore   (default; one writer thread, group commit)
 //!                            ├──► MemoryStore (tests, simulator)
-//!                            └──► FaultyStore (wraps another; errors, delays, lost answers from a seed)
+//!                            └──► Intercepted (wraps another: FaultyStore's errors, delays, lost answers)
 //! ```
 mod faulty;
 mod history;
 mod hub;
+mod intercept;
 mod memory;
 mod redb_store;
 pub mod suite;
 
 pub use faulty::{Faults, FaultyStore};
+pub use intercept::{Intercept, Intercepted};
 pub use memory::MemoryStore;
 pub use redb_store::{OpenError, RedbStore};
 
@@ -115,6 +117,9 @@ pub enum Error {
 /// The largest value a store takes: etcd's default request limit.
 pub const MAX_VALUE_BYTES: usize = 1_572_864;
 
+/// What a watch answers with: it ends after the first error.
+pub type Events = BoxStream<'static, Result<Event, Error>>;
+
 /// An etcd-shaped store. Keys are ordered by their bytes; a prefix is a plain string prefix.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
@@ -136,11 +141,7 @@ pub trait Store: Send + Sync + 'static {
     async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error>;
     /// Every change of `prefix` after revision `after`; ends after the first error. A `Progress` is sent at
     /// least every few seconds when nothing else is.
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error>;
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Events, Error>;
     /// Forgets history before `revision`. Stores also do so by themselves.
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 }

@@ -1,9 +1,8 @@
 //! A store in memory, for tests and the simulator: same contract, nothing durable, no thread.
 use crate::history::{self, Undo};
 use crate::hub::Hub;
-use crate::{Clock, Committed, Error, Event, Expect, Kv, Op, Page, Retention, Revision, Store};
+use crate::{Clock, Committed, Error, Event, Events, Expect, Kv, Op, Page, Retention, Revision, Store};
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -163,11 +162,7 @@ impl Store for MemoryStore {
         Ok(committed)
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Events, Error> {
         let state = self.settled();
         state.check_revision(after)?;
         let (published, live) = self.hub.subscribe(prefix);
@@ -205,7 +200,7 @@ mod tests {
     async fn a_faulty_store_without_faults_passes_the_suite() {
         suite::run(|hands| {
             let inner = std::sync::Arc::new(MemoryStore::new(hands.clock(), Retention::default()));
-            crate::FaultyStore::new(inner, crate::Faults::default(), 1)
+            crate::FaultyStore::around(inner, crate::Faults::default(), 1)
         })
         .await;
     }

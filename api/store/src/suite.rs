@@ -1,7 +1,7 @@
 //! What every [`Store`] must do. Implementations call [`run`] from a test; each check makes its own store.
 use crate::{Error, Event, Expect, Kv, Op, Store};
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::StreamExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn put(value: &str) -> Op {
     Op::Put { value: Bytes::copy_from_slice(value.as_bytes()), ttl: None }
 }
 
-type Watch = BoxStream<'static, Result<Event, Error>>;
+type Watch = crate::Events;
 
 /// The next event that is not a progress report; panics when none comes within ten seconds.
 async fn next(watch: &mut Watch) -> Result<Event, Error> {

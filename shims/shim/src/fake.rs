@@ -377,28 +377,41 @@ impl Container for Handle {
 }
 
 /// Output kept in memory.
-#[derive(Default)]
 pub struct Captured {
-    stdout: Mutex<Vec<u8>>,
-    stderr: Mutex<Vec<u8>>,
+    text: Mutex<[Vec<u8>; 2]>,
+    written: watch::Sender<usize>,
+}
+
+impl Default for Captured {
+    fn default() -> Self {
+        Self { text: Mutex::default(), written: watch::Sender::new(0) }
+    }
 }
 
 impl Captured {
     pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&lock(&self.stdout)).into_owned()
+        self.of(Stream::Stdout)
     }
 
     pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&lock(&self.stderr)).into_owned()
+        self.of(Stream::Stderr)
+    }
+
+    fn of(&self, stream: Stream) -> String {
+        String::from_utf8_lossy(&lock(&self.text)[stream as usize]).into_owned()
+    }
+
+    /// Waits until standard output contains `text`; without end if it never does.
+    pub async fn wait_for(&self, text: &str) {
+        let mut written = self.written.subscribe();
+        // The sender is this value's own: it cannot be gone.
+        let _ = written.wait_for(|_| self.stdout().contains(text)).await;
     }
 }
 
 impl Output for Captured {
     fn write(&self, stream: Stream, bytes: &[u8]) {
-        let buffer = match stream {
-            Stream::Stdout => &self.stdout,
-            Stream::Stderr => &self.stderr,
-        };
-        lock(buffer).extend_from_slice(bytes);
+        lock(&self.text)[stream as usize].extend_from_slice(bytes);
+        self.written.send_modify(|count| *count += bytes.len());
     }
 }

@@ -26,6 +26,20 @@ const SUFFIX: usize = 5;
 pub(crate) async fn create(request: &Request<'_>, body: RequestBody) -> Result<Answer, Status> {
     let (row, server) = (request.row, request.server);
     let dry_run = request.query.dry_run()?;
+    let (object, warnings) = receive(request, body).await?;
+    let created = create_object(server, row, object, dry_run).await?;
+    let mut answer =
+        respond::object(row, StatusCode::CREATED, created, request.output, server.ambient.now())?;
+    respond::warn(&mut answer, &warnings);
+    Ok(answer)
+}
+
+/// The object in a request's body, of the kind and namespace that its path names, and what there is to warn of.
+pub(crate) async fn receive(
+    request: &Request<'_>,
+    body: RequestBody,
+) -> Result<(Value, Vec<String>), Status> {
+    let row = request.row;
     let fields = request.query.field_validation()?;
     request.query.check_field_manager()?;
     let format = decode::Format::of(request.headers)?;
@@ -34,11 +48,7 @@ pub(crate) async fn create(request: &Request<'_>, body: RequestBody) -> Result<A
     let checked = decode::check(row, &row.api_version(), row.kind, row.schema, object, &duplicates, fields)?;
     let mut object = checked.object;
     fit_namespace(row, &request.target.namespace, &mut object)?;
-    let created = create_object(server, row, object, dry_run).await?;
-    let mut answer =
-        respond::object(row, StatusCode::CREATED, created, request.output, server.ambient.now())?;
-    respond::warn(&mut answer, &checked.warnings);
-    Ok(answer)
+    Ok((object, checked.warnings))
 }
 
 /// The namespace of the path goes into the object; another one in the object is refused.

@@ -1,10 +1,9 @@
 //! Update, and the loop that every change of an object goes through.
 use super::Request;
-use super::create::{create_object, fit_namespace};
+use super::create::{create_object, receive};
 use super::delete_plan;
 use super::services;
 use crate::body::RequestBody;
-use crate::decode;
 use crate::error::{from_store, stale};
 use crate::object;
 use crate::respond::{self, Answer};
@@ -44,14 +43,7 @@ pub(crate) struct Updated {
 pub(crate) async fn update(request: &Request<'_>, body: RequestBody, door: Door) -> Result<Answer, Status> {
     let (row, server) = (request.row, request.server);
     let dry_run = request.query.dry_run()?;
-    let fields = request.query.field_validation()?;
-    request.query.check_field_manager()?;
-    let format = decode::Format::of(request.headers)?;
-    let bytes = decode::read(body, request.headers).await?;
-    let (object, duplicates) = decode::parse(&bytes, format)?;
-    let checked = decode::check(row, &row.api_version(), row.kind, row.schema, object, &duplicates, fields)?;
-    let mut object = checked.object;
-    fit_namespace(row, &request.target.namespace, &mut object)?;
+    let (mut object, warnings) = receive(request, body).await?;
     fit_name(request.name(), &mut object)?;
 
     let outcome = match change(request, door, dry_run, |_| Ok(object.clone())).await {
@@ -64,7 +56,7 @@ pub(crate) async fn update(request: &Request<'_>, body: RequestBody, door: Door)
     };
     let code = if outcome.created { StatusCode::CREATED } else { StatusCode::OK };
     let mut answer = respond::object(row, code, outcome.encoded, request.output, server.ambient.now())?;
-    respond::warn(&mut answer, &checked.warnings);
+    respond::warn(&mut answer, &warnings);
     Ok(answer)
 }
 
@@ -169,7 +161,7 @@ fn prepare(row: &Resource, new: &mut Value, old: &Value, door: Door) -> Result<(
     match door {
         Door::Main => {
             row.strategy.default(new);
-            row.strategy.prepare_for_update(new, old);
+            row.prepare_for_update(new, old);
             if row.strategy.has_generation() && row.strategy.generation_changed(new, old) {
                 let generation = old.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or(0);
                 meta::set(new, "generation", generation + 1);
@@ -177,7 +169,7 @@ fn prepare(row: &Resource, new: &mut Value, old: &Value, door: Door) -> Result<(
         }
         Door::Status => {
             row.strategy.default(new);
-            row.strategy.prepare_for_status_update(new, old);
+            row.prepare_for_status_update(new, old);
             // Whatever a strategy kept or not: these are never a client's to change.
             keep_system_fields(new, old);
         }

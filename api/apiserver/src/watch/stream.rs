@@ -12,7 +12,6 @@ use crate::selection::Selection;
 use crate::server::Server;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use http::StatusCode;
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -107,7 +106,7 @@ enum Phase {
     /// Reading the store's own history until the ring covers it.
     CatchUp {
         after: Revision,
-        stream: BoxStream<'static, Result<store::Event, store::Error>>,
+        stream: store::Events,
     },
     /// Following the ring.
     Follow {
@@ -235,7 +234,7 @@ impl Watcher {
         &mut self,
         out: &mut BytesMut,
         after: Revision,
-        mut stream: BoxStream<'static, Result<store::Event, store::Error>>,
+        mut stream: store::Events,
     ) -> Result<Phase, Status> {
         if self.hub.covers(after) {
             return Ok(Phase::Follow { after });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use store::{Faults, FaultyStore};
 
 async fn faulty() -> (Cluster, Arc<FaultyStore>) {
-    let store = Arc::new(FaultyStore::new(memory(), Faults::default(), 7));
+    let store = Arc::new(FaultyStore::around(memory(), Faults::default(), 7));
     (Cluster::over(store.clone()).await, store)
 }
 

@@ -2,7 +2,7 @@
 use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_template, default_template};
-use super::view::{fill, has, int, keep, keep_all_but_status, list, maybe_int, same, section, text};
+use super::view::{fill, has, int, list, maybe_int, same, section, text};
 use crate::field::{Error, Path};
 use serde_json::{Value, json};
 
@@ -26,12 +26,6 @@ impl Strategy for Deployment {
     }
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({});
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let (mut faults, path, spec) = (Faults::new(), Path::new("spec"), &obj["spec"]);
@@ -230,12 +224,13 @@ pub(super) mod tests {
 
     #[test]
     fn the_two_ways_to_update_touch_disjoint_halves() {
+        let row = crate::resource::lookup("apps", "v1", "deployments").expect("a row");
         let old = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
         let mut new = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
-        Deployment.prepare_for_update(&mut new, &old);
+        row.prepare_for_update(&mut new, &old);
         assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(2), &json!(1)));
         let mut new = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2}, "status": {"replicas": 9}});
-        Deployment.prepare_for_status_update(&mut new, &old);
+        row.prepare_for_status_update(&mut new, &old);
         assert_eq!((&new["spec"]["replicas"], &new["status"]["replicas"]), (&json!(1), &json!(9)));
     }
 }

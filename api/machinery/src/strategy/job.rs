@@ -2,9 +2,7 @@
 use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_template, default_template};
-use super::view::{
-    each, fill, flag, has, int, keep, keep_all_but_status, map, maybe_int, same, section, text,
-};
+use super::view::{each, fill, flag, has, int, keep, map, maybe_int, same, section, text};
 use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
@@ -69,12 +67,6 @@ impl Strategy for Job {
         if let Some(labels) = section(spec, "selector").and_then(|s| section(s, "matchLabels")) {
             fill(labels, CONTROLLER_UID, uid);
         }
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
 
     fn validate(&self, obj: &Value) -> Faults {

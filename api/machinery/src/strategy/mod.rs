@@ -37,6 +37,7 @@ mod view;
 pub use binding::binding_applies;
 pub use rows::TABLE;
 pub use scale::{apply_scale, scale_of};
+pub(crate) use view::{keep, keep_all_but_status};
 
 use crate::field;
 use crate::resource::Resource;
@@ -53,11 +54,12 @@ pub trait Strategy: Sync {
     /// (a pod's `status.phase: Pending`).
     fn prepare_for_create(&self, _obj: &mut Value) {}
 
-    /// Keeps from `old` what a client may not change through the main resource (usually `.status`).
+    /// Keeps from `old` what a client may not change through the main resource. `.status` has been kept before:
+    /// see [`Resource::prepare_for_update`].
     fn prepare_for_update(&self, _new: &mut Value, _old: &Value) {}
 
-    /// Keeps from `old` what a client may not change through `/status`: everything but `.status`, and all of
-    /// metadata except managedFields (upstream's `statusStrategy`).
+    /// Keeps from `old` what a client may not change of `.status`; everything else has been kept before: see
+    /// [`Resource::prepare_for_status_update`].
     fn prepare_for_status_update(&self, _new: &mut Value, _old: &Value) {}
 
     /// Whether the object is valid, beyond its types. Metadata has been validated before.

@@ -1,7 +1,7 @@
 //! Namespaces. One that is deleted stays until its finalizer `kubernetes` is gone: then it is empty.
 use super::Strategy;
 use super::check::{self, Faults};
-use super::view::{keep, keep_all_but_status, list, section};
+use super::view::{keep, list, section};
 use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
@@ -37,11 +37,7 @@ impl Strategy for Namespace {
     /// `spec.finalizers` change through `/finalize` only, where the caller uses this strategy's
     /// [`validate`](Strategy::validate) alone.
     fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
         keep(new, old, "spec");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let mut faults = Faults::new();

@@ -2,7 +2,7 @@
 use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::TAINT_EFFECTS;
-use super::view::{fill, flag, has, keep, keep_all_but_status, list, map, section, text};
+use super::view::{fill, flag, has, list, map, section, text};
 use crate::field::{Error, Path};
 use crate::resource::Resource;
 use crate::validation::label_value;
@@ -19,12 +19,6 @@ impl Strategy for Node {
         {
             fill(status, "allocatable", capacity);
         }
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let (mut faults, path) = (Faults::new(), Path::new("spec"));

@@ -3,7 +3,7 @@ use super::Strategy;
 use super::check::{self, Faults};
 use super::deployment::managed_template;
 use super::pod::default_template;
-use super::view::{fill, int, keep, keep_all_but_status, same, section};
+use super::view::{fill, int, same, section};
 use crate::field::Path;
 use crate::resource::Resource;
 use serde_json::{Value, json};
@@ -18,12 +18,6 @@ impl Strategy for ReplicaSet {
     }
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({ "replicas": 0 });
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let (mut faults, path, spec) = (Faults::new(), Path::new("spec"), &obj["spec"]);

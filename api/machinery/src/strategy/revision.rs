@@ -2,7 +2,7 @@
 use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_env, check_env_from, check_mounts, check_volumes, defaults};
-use super::view::{fill, keep, keep_all_but_status, list, maybe_int, section};
+use super::view::{fill, list, maybe_int, section};
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_subdomain, wildcard_dns_subdomain};
 use serde_json::{Value, json};
@@ -25,12 +25,6 @@ impl Strategy for Revision {
     }
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({});
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let mut faults = Faults::new();

@@ -1,7 +1,7 @@
 //! Services. Addresses and node ports are given out by the API server ([`super::allocation`]).
 use super::Strategy;
 use super::check::{self, Faults, Unique};
-use super::view::{drop_field, each, fill, has, int, keep, keep_all_but_status, list, section, text};
+use super::view::{drop_field, each, fill, has, int, keep, list, section, text};
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_label, dns_subdomain};
 use serde_json::{Value, json};
@@ -77,12 +77,8 @@ impl Strategy for Service {
     }
 
     fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
         drop_what_the_type_has_not(new, old);
         keep_allocated(new, old);
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let mut faults = Faults::new();

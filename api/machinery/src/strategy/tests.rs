@@ -93,13 +93,13 @@ fn writing_back_what_was_read_is_allowed_and_changes_nothing_for_every_kind() {
         let old = created(row);
         let mut new = old.clone();
         row.strategy.default(&mut new);
-        row.strategy.prepare_for_update(&mut new, &old);
+        row.prepare_for_update(&mut new, &old);
         let mut faults = validation::object_meta_update(row, &new, &old);
         faults.extend(row.strategy.validate_update(&new, &old));
         assert!(faults.is_empty(), "{}: {faults:?}", row.plural);
         assert!(!row.strategy.generation_changed(&new, &old), "{}", row.plural);
         let mut status = old.clone();
-        row.strategy.prepare_for_status_update(&mut status, &old);
+        row.prepare_for_status_update(&mut status, &old);
         assert_eq!(status, old, "{}", row.plural);
         assert!(row.strategy.validate_status_update(&status, &old).is_empty(), "{}", row.plural);
     }
@@ -123,7 +123,7 @@ fn a_status_given_on_create_is_dropped_where_there_is_a_status_subresource() {
         );
         let mut new = o.clone();
         new["status"] = json!({"observedGeneration": 77});
-        row.strategy.prepare_for_update(&mut new, &o);
+        row.prepare_for_update(&mut new, &o);
         assert_eq!(new["status"], o["status"], "{}", row.plural);
     }
 }
@@ -157,8 +157,8 @@ fn no_strategy_panics_on_an_object_of_the_wrong_shape() {
             let old = o.clone();
             s.default(&mut o);
             s.prepare_for_create(&mut o);
-            s.prepare_for_update(&mut o, &old);
-            s.prepare_for_status_update(&mut o, &old);
+            row.prepare_for_update(&mut o, &old);
+            row.prepare_for_status_update(&mut o, &old);
             s.validate(&o);
             s.validate_update(&o, &old);
             s.validate_status_update(&o, &old);

@@ -62,7 +62,7 @@ pub(super) fn fill_zero(obj: &mut Value, name: &str, value: i64) {
 }
 
 /// Puts the old object's field in place of the new one's.
-pub(super) fn keep(new: &mut Value, old: &Value, name: &str) {
+pub(crate) fn keep(new: &mut Value, old: &Value, name: &str) {
     let Some(new) = new.as_object_mut() else { return };
     match old.get(name) {
         Some(v) => new.insert(name.to_owned(), v.clone()),
@@ -79,7 +79,7 @@ pub(super) fn drop_field(obj: &mut Value, name: &str) {
 
 /// A status update: everything but `.status` stays as it was; of metadata only what the update protocol itself
 /// needs comes from the new object.
-pub(super) fn keep_all_but_status(new: &mut Value, old: &Value) {
+pub(crate) fn keep_all_but_status(new: &mut Value, old: &Value) {
     let Some(new_object) = new.as_object_mut() else { return };
     let status = new_object.remove("status");
     let metadata = new_object.remove("metadata").unwrap_or_default();

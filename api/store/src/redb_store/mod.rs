@@ -16,9 +16,8 @@ pub use open::OpenError;
 
 use crate::history::{self, Undo};
 use crate::hub::Hub;
-use crate::{Clock, Committed, Error, Event, Expect, Kv, Op, Page, Retention, Revision, Store};
+use crate::{Clock, Committed, Error, Events, Expect, Kv, Op, Page, Retention, Revision, Store};
 use async_trait::async_trait;
-use futures::stream::BoxStream;
 use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase, TableDefinition};
 use std::fs::File;
@@ -195,11 +194,7 @@ impl Store for RedbStore {
         answered.await.unwrap_or_else(|_| Err(Error::Unavailable("the writer stopped".into())))
     }
 
-    async fn watch(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Result<BoxStream<'static, Result<Event, Error>>, Error> {
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<Events, Error> {
         // Subscribing before the snapshot is taken: what is published between the two is in both, and the
         // replay stops at what was published before the subscription.
         let (published, live) = self.hub.subscribe(prefix);

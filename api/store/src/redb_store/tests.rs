@@ -148,5 +148,5 @@ async fn keys_expire_after_a_restart_as_well() {
     let store = RedbStore::open(&path, hands.clock(), Retention::default()).expect("open");
     let mut watch = store.watch("/e", 1).await.expect("watch");
     let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("in time");
-    assert!(matches!(event, Some(Ok(Event::Delete { revision: 2, .. }))), "{event:?}");
+    assert!(matches!(event, Some(Ok(crate::Event::Delete { revision: 2, .. }))), "{event:?}");
 }

@@ -1,5 +1,6 @@
 //! What a container sees, what it may do, how it ends.
-use crate::world::{Log, World, soon};
+use crate::world::{World, soon};
+use shim::fake::Captured;
 use shim::{Error, ImageContent, ImageKind, Mount, Shim};
 use shim_oci::{Config, OciShim};
 use std::time::Duration;
@@ -94,7 +95,7 @@ async fn a_container_may_end_in_its_own_way_when_asked_and_not_when_killed() {
     let (spec, log) =
         world.spec("polite", "trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.1; done");
     let container = world.start(spec).await;
-    log.wait_for("ready").await;
+    soon(log.wait_for("ready")).await;
     container.kill(15).await.unwrap();
     assert_eq!(soon(container.wait()).await.code, 5);
     assert_eq!(log.stdout(), "ready\nbye\n");
@@ -104,7 +105,7 @@ async fn a_container_may_end_in_its_own_way_when_asked_and_not_when_killed() {
 
     let (spec, log) = world.spec("stubborn", "trap '' TERM; echo ready; while :; do sleep 0.1; done");
     let container = world.start(spec).await;
-    log.wait_for("ready").await;
+    soon(log.wait_for("ready")).await;
     container.kill(15).await.unwrap();
     container.kill(9).await.unwrap();
     let exit = soon(container.wait()).await;
@@ -118,7 +119,7 @@ async fn nothing_is_left_of_a_deleted_container_even_if_it_still_ran() {
     let (spec, log) = world.spec("gone", "echo up; sleep 1000");
     let (pod, state_dir) = (spec.cgroup_parent.replace("/dhow-test/", ""), spec.state_dir.clone());
     let container = world.start(spec).await;
-    log.wait_for("up").await;
+    soon(log.wait_for("up")).await;
     assert!(container.stats().memory_bytes > 0);
     assert_eq!(world.mounts().len(), 1);
     soon(container.delete()).await.unwrap();
@@ -137,7 +138,7 @@ async fn standard_input_arrives_and_ends() {
     spec.stdin = Some(Box::new(stdin));
     let container = world.start(spec).await;
     typed.write_all(b"one\n").await.unwrap();
-    log.wait_for("one\n").await;
+    soon(log.wait_for("one\n")).await;
     typed.write_all(b"two\n").await.unwrap();
     drop(typed);
     assert_eq!(soon(container.wait()).await.code, 0);
@@ -152,22 +153,26 @@ async fn commands_run_beside_the_containers_own_and_are_ended_in_time() {
     spec.user = "33:34".into();
     spec.env = vec![("COLOUR".into(), "blue".into())];
     let container = world.start(spec).await;
-    log.wait_for("up").await;
+    soon(log.wait_for("up")).await;
     let sh = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
-    let printed = Log::new();
+    let printed = Arc::<Captured>::default();
     let code = container
         .exec(&sh("id -u; echo $COLOUR; echo bad >&2; exit 7"), Duration::from_secs(30), printed.clone())
         .await
         .unwrap();
     assert_eq!((code, printed.stdout().as_str(), printed.stderr().as_str()), (7, "33\nblue\n", "bad\n"));
-    let error = container.exec(&sh("sleep 900"), Duration::from_millis(500), Log::new()).await.unwrap_err();
+    let error = container
+        .exec(&sh("sleep 900"), Duration::from_millis(500), Arc::<Captured>::default())
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("did not end within 500ms"), "{error}");
-    let left = Log::new();
+    let left = Arc::<Captured>::default();
     container.exec(&sh("/bin/busybox ps"), Duration::from_secs(30), left.clone()).await.unwrap();
     assert!(left.stdout().contains("sleep 1000"), "{}", left.stdout());
     assert!(!left.stdout().contains("sleep 900"), "{}", left.stdout());
     soon(container.delete()).await.unwrap();
-    let error = container.exec(&sh("true"), Duration::from_secs(1), Log::new()).await.unwrap_err();
+    let error =
+        container.exec(&sh("true"), Duration::from_secs(1), Arc::<Captured>::default()).await.unwrap_err();
     assert!(matches!(error, Error::NotRunning(_)), "{error}");
 }
 

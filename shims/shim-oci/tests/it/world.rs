@@ -1,6 +1,6 @@
 //! A machine with runc, an image of busybox, a log.
-use parking_lot::Mutex;
-use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Output, Resources, Shim, Stream};
+use shim::fake::Captured;
+use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Resources, Shim};
 use shim_oci::{Config, OciShim};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Nothing here takes longer, even on a busy machine.
@@ -18,44 +17,6 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Waits for something, but not for ever.
 pub async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(PATIENCE, what).await.expect("this takes too long")
-}
-
-/// Keeps what a container prints.
-pub struct Log {
-    text: Mutex<(Vec<u8>, Vec<u8>)>,
-    changed: watch::Sender<usize>,
-}
-
-impl Log {
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { text: Mutex::default(), changed: watch::Sender::new(0) })
-    }
-
-    pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().0).into_owned()
-    }
-
-    pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().1).into_owned()
-    }
-
-    /// Waits until standard output contains `text`.
-    pub async fn wait_for(&self, text: &str) {
-        let mut changed = self.changed.subscribe();
-        soon(changed.wait_for(|_| self.stdout().contains(text))).await.unwrap();
-    }
-}
-
-impl Output for Log {
-    fn write(&self, stream: Stream, bytes: &[u8]) {
-        let mut text = self.text.lock();
-        match stream {
-            Stream::Stdout => text.0.extend_from_slice(bytes),
-            Stream::Stderr => text.1.extend_from_slice(bytes),
-        }
-        drop(text);
-        self.changed.send_modify(|count| *count += bytes.len());
-    }
 }
 
 /// One node's shim and its files.
@@ -110,8 +71,8 @@ impl World {
     }
 
     /// A container of that name that runs a shell script.
-    pub fn spec(&self, name: &str, script: &str) -> (ContainerSpec, Arc<Log>) {
-        let log = Log::new();
+    pub fn spec(&self, name: &str, script: &str) -> (ContainerSpec, Arc<Captured>) {
+        let log = Arc::<Captured>::default();
         // Names are the machine's: tests run side by side.
         let unique = self.dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
         let id = format!("{name}-{unique}");

@@ -59,9 +59,9 @@ async fn standard_input_arrives_as_it_is_typed() {
     spec.stdin = Some(Box::new(stdin));
     let container = world.start(spec).await;
     typed.write_all(b"one\n").await.unwrap();
-    log.wait_for("one\n").await;
+    soon(log.wait_for("one\n")).await;
     typed.write_all(b"two\n").await.unwrap();
-    log.wait_for("two\n").await;
+    soon(log.wait_for("two\n")).await;
     drop(typed);
     assert_eq!(soon(container.wait()).await.code, 0);
     assert_eq!(log.stdout(), "one\ntwo\n");
@@ -246,7 +246,7 @@ async fn a_node_full_of_instances_says_so_and_has_room_again_when_one_is_gone() 
         let (typed, stdin) = tokio::io::duplex(64);
         spec.stdin = Some(Box::new(stdin));
         let container = world.start(spec).await;
-        log.wait_for("\0").await;
+        soon(log.wait_for("\0")).await;
         held.push((container, typed));
     }
     let exit = world.run(world.spec(&guest).0).await;

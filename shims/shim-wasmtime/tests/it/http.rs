@@ -1,11 +1,12 @@
 //! Components that answer requests.
 use crate::text::assemble;
-use crate::world::{Log, World, soon};
+use crate::world::{World, soon};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use shim::fake::Captured;
 use shim::{Container, ContainerSpec, Shim};
 use std::net::TcpListener;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn hello(first: &str) -> Vec<u8> {
 struct Served {
     container: Arc<dyn Container>,
     port: u16,
-    log: Arc<Log>,
+    log: Arc<Captured>,
 }
 
 async fn serve(world: &World, guest: &[u8], change: impl FnOnce(&mut ContainerSpec)) -> Served {

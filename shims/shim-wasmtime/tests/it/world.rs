@@ -1,7 +1,7 @@
 //! A shim, a log and specifications for tests.
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Output, Resources, Shim, Stream};
+use shim::fake::Captured;
+use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Resources, Shim};
 use shim_wasmtime::{Config, WasmtimeShim};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tempfile::TempDir;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Few enough to be reached by a test.
@@ -21,44 +20,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Waits for something, but not for ever.
 pub async fn soon<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(PATIENCE, what).await.expect("this takes too long")
-}
-
-/// Keeps what a container prints.
-pub struct Log {
-    text: Mutex<(Vec<u8>, Vec<u8>)>,
-    changed: watch::Sender<usize>,
-}
-
-impl Log {
-    fn new() -> Arc<Self> {
-        Arc::new(Self { text: Mutex::default(), changed: watch::Sender::new(0) })
-    }
-
-    pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().0).into_owned()
-    }
-
-    pub fn stderr(&self) -> String {
-        String::from_utf8_lossy(&self.text.lock().1).into_owned()
-    }
-
-    /// Waits until standard output contains `text`.
-    pub async fn wait_for(&self, text: &str) {
-        let mut changed = self.changed.subscribe();
-        soon(changed.wait_for(|_| self.stdout().contains(text))).await.unwrap();
-    }
-}
-
-impl Output for Log {
-    fn write(&self, stream: Stream, bytes: &[u8]) {
-        let mut text = self.text.lock();
-        match stream {
-            Stream::Stdout => text.0.extend_from_slice(bytes),
-            Stream::Stderr => text.1.extend_from_slice(bytes),
-        }
-        drop(text);
-        self.changed.send_modify(|count| *count += bytes.len());
-    }
 }
 
 /// One node's shim and its files.
@@ -76,11 +37,11 @@ impl World {
     }
 
     /// Writes a guest and describes a container of it; the log is where it prints.
-    pub fn spec(&self, bytes: &[u8]) -> (ContainerSpec, Arc<Log>) {
+    pub fn spec(&self, bytes: &[u8]) -> (ContainerSpec, Arc<Captured>) {
         let digest = hex::encode(Sha256::digest(bytes));
         let path = self.dir.path().join(&digest);
         std::fs::write(&path, bytes).unwrap();
-        let log = Log::new();
+        let log = Arc::<Captured>::default();
         let spec = ContainerSpec {
             id: "c1".into(),
             display_name: "default/pod/main".into(),

@@ -5,7 +5,7 @@ mod trigger;
 use super::Strategy;
 use super::check::{self, Faults, Unique};
 use super::revision;
-use super::view::{fill, keep, keep_all_but_status, list, maybe_int, same, section};
+use super::view::{fill, list, maybe_int, same, section};
 use crate::field::{Error, Path};
 use crate::validation::{dns_1035_label, dns_subdomain, wildcard_dns_subdomain};
 use serde_json::{Value, json};
@@ -30,12 +30,6 @@ impl Strategy for Function {
     }
     fn prepare_for_create(&self, obj: &mut Value) {
         obj["status"] = json!({});
-    }
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-    fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
     }
     fn validate(&self, obj: &Value) -> Faults {
         let (mut faults, path, spec) = (Faults::new(), Path::new("spec"), &obj["spec"]);

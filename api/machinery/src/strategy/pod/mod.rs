@@ -17,7 +17,7 @@ pub(super) use scheduling::TAINT_EFFECTS;
 pub(super) use spec::template as check_template;
 pub(super) use volumes::{mounts as check_mounts, volumes as check_volumes};
 
-use super::view::{drop_field, keep, keep_all_but_status, maybe_int, section, text};
+use super::view::{drop_field, maybe_int, section, text};
 use super::{Strategy, check::Faults};
 use crate::resource::Resource;
 use serde_json::{Value, json};
@@ -37,12 +37,7 @@ impl Strategy for Pod {
         obj["status"] = json!({ "phase": "Pending", "qosClass": qos::class(obj) });
     }
 
-    fn prepare_for_update(&self, new: &mut Value, old: &Value) {
-        keep(new, old, "status");
-    }
-
     fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {
-        keep_all_but_status(new, old);
         // The class is computed once; a node that knows nothing of it may not take it away.
         if text(new, "/status/qosClass").is_empty() && !text(old, "/status/qosClass").is_empty() {
             new["status"]["qosClass"] = old["status"]["qosClass"].clone();
