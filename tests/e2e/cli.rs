@@ -36,6 +36,30 @@ fn a_program_runs_with_its_arguments_and_exits_with_its_code() {
     });
 }
 
+/// Prints nothing by itself: which of these guests were left out is said where they are built.
+#[test]
+fn programs_in_go_and_c_run_as_those_in_rust() {
+    let t = Namespace::new(&world().cluster, "run-languages");
+    let cases: [(&str, &[&str], i32, &str); 4] = [
+        ("counter", &["3"], 0, "1\n2\n3\n"),
+        ("counter", &["many"], 2, "is not a number"),
+        ("fib", &["50"], 0, "12586269025\n"),
+        ("fib", &["93"], 2, "usage: fib N"),
+    ];
+    for (name, args, code, printed) in cases {
+        if environment::was_built(name) {
+            let file = guest(name);
+            let ran = t.dhow(&[&["run", &file, "--"], args].concat());
+            assert_eq!(ran.code(), Some(code), "{name} {args:?}: {}", ran.told());
+            if code == 0 {
+                assert_eq!(ran.stdout, printed, "{name} {args:?}");
+            } else {
+                assert!(ran.told().contains(printed), "{name} {args:?}: {}", ran.told());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_program_sees_what_is_mounted_and_no_more() {
     let t = Namespace::new(&world().cluster, "run-volume");

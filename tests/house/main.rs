@@ -28,7 +28,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("apiserver", &["machinery", "store", "pki"]),
     ("client", &["machinery"]),
     ("scheduler", &["client", "machinery"]),
-    ("controllers", &["client", "machinery", "pki"]),
+    ("controllers", &["client", "machinery"]),
     ("cloud", &["client", "machinery"]),
     ("cri", &[]),
     ("images", &[]),
@@ -147,6 +147,28 @@ fn sources() -> Vec<(String, String)> {
     }
     assert!(found.len() > 50, "the walk found {} files", found.len());
     found
+}
+
+#[test]
+fn no_crate_names_a_library_that_it_does_not_use() {
+    let sources = sources();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the root");
+    for package in metadata().workspace_packages() {
+        let folder = package.manifest_path.parent().expect("a folder").as_std_path();
+        let folder = folder.strip_prefix(&root).expect("below the root").display().to_string();
+        let own: Vec<_> =
+            sources.iter().filter(|(path, _)| path.starts_with(&format!("{folder}/src/"))).collect();
+        for dependency in dependencies(package) {
+            let word = dependency.replace('-', "_");
+            let used = own.iter().any(|(_, text)| {
+                text.match_indices(&word).any(|(at, _)| {
+                    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+                    !part(text[..at].chars().next_back()) && !part(text[at + word.len()..].chars().next())
+                })
+            });
+            assert!(used || own.is_empty(), "{} names {dependency} and does not use it", package.name);
+        }
+    }
 }
 
 #[test]

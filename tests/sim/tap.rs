@@ -67,7 +67,7 @@ impl Tap {
 }
 
 #[async_trait]
-impl Intercept for Arc<Tap> {
+impl Intercept for Tap {
     async fn commit(&self, inner: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
         let committed = inner.commit(key, expect, op).await;
         self.observe();

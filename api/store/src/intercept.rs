@@ -22,6 +22,21 @@ pub trait Intercept: Send + Sync + 'static {
     }
 }
 
+#[async_trait]
+impl<I: Intercept> Intercept for Arc<I> {
+    async fn before_read(&self) -> Result<(), Error> {
+        (**self).before_read().await
+    }
+
+    async fn commit(&self, inner: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
+        (**self).commit(inner, key, expect, op).await
+    }
+
+    fn events(&self, prefix: &str, events: Events) -> Events {
+        (**self).events(prefix, events)
+    }
+}
+
 /// The store that a caller sees.
 pub struct Intercepted<I> {
     inner: Arc<dyn Store>,

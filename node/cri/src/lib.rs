@@ -25,6 +25,13 @@ pub use error::Error;
 pub use service::{ByteStream, EventStream, ImageService, RuntimeService};
 pub use types::*;
 
+/// The annotation of a container by which the kubelet passes its TCP ports on, in order (`8080,9090`): CRI has no
+/// field for them.
+pub const PORTS_ANNOTATION: &str = "dhow.dev/ports";
+
+/// The annotation of an image's spec in which our runtime tells what it holds: `wasm` or `linux`.
+pub const IMAGE_KIND_ANNOTATION: &str = "dhow.dev/image-kind";
+
 /// The largest message taken or sent: the kubelet's own limit (16 MiB), reached by ExecSync output and long lists.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 

@@ -12,8 +12,6 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-/// The TCP ports a container declares, in order: `8080,9090`.
-pub const PORTS: &str = "dhow.dev/ports";
 
 /// The CPU period of a quota (kernel default, 100 ms).
 const CPU_PERIOD_US: i64 = 100_000;
@@ -242,7 +240,7 @@ pub fn container_config(p: Parts<'_>) -> cri::ContainerConfig {
     ]);
     let ports = declared_ports(c);
     if !ports.is_empty() {
-        annotations.insert(PORTS.to_owned(), ports);
+        annotations.insert(cri::PORTS_ANNOTATION.to_owned(), ports);
     }
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: c.name.clone(), attempt: p.start.attempt }),

@@ -7,9 +7,6 @@ use cri::*;
 use futures::StreamExt;
 use shim::ImageKind;
 
-/// Tells what an image holds, in an annotation of its spec: `wasm` or `linux`.
-const KIND_ANNOTATION: &str = "dhow.dev/image-kind";
-
 fn name(spec: Option<ImageSpec>) -> Result<(String, String), Error> {
     match spec {
         Some(spec) if !spec.image.is_empty() => Ok((spec.image, spec.runtime_handler)),
@@ -33,7 +30,7 @@ fn image(record: &ImageRecord) -> Image {
         uid,
         spec: Some(ImageSpec {
             image: record.id.clone(),
-            annotations: [(KIND_ANNOTATION.to_string(), kind.to_string())].into(),
+            annotations: [(IMAGE_KIND_ANNOTATION.to_string(), kind.to_string())].into(),
             ..Default::default()
         }),
         pinned: false,

@@ -1,5 +1,8 @@
 //! Deciding, without doing anything: which shim runs a container, and what it is told. Pure.
-use cri::{ContainerConfig, Error, LinuxContainerResources, Mount, NamespaceMode, PodSandboxConfig, Signal};
+use cri::{
+    ContainerConfig, Error, LinuxContainerResources, Mount, NamespaceMode, PORTS_ANNOTATION,
+    PodSandboxConfig, Signal,
+};
 use images::RunConfig;
 use shim::{ImageKind, Resources};
 use std::path::PathBuf;
@@ -145,9 +148,6 @@ pub(crate) fn compute_resources(linux: Option<&LinuxContainerResources>) -> Reso
         oom_score_adj: (linux.oom_score_adj != 0).then_some(linux.oom_score_adj),
     }
 }
-
-/// The annotation by which the kubelet passes a container's TCP ports on, as CRI has no field for them.
-pub(crate) const PORTS_ANNOTATION: &str = "dhow.dev/ports";
 
 /// `8080,9090`.
 pub(crate) fn compute_ports(config: &ContainerConfig) -> Result<Vec<u16>, Error> {

@@ -22,6 +22,14 @@ pub fn guest(name: &str) -> PathBuf {
     existing("DHOW_TEST_GUESTS", PathBuf::from(variable("DHOW_TEST_GUESTS")).join(format!("{name}.wasm")))
 }
 
+/// Whether a guest that needs another language's toolchain was built for this run.
+pub fn was_built(guest: &str) -> bool {
+    std::env::var("DHOW_TEST_OTHER_GUESTS")
+        .expect("DHOW_TEST_OTHER_GUESTS is set by `cargo xtask test`")
+        .split(',')
+        .any(|name| name == guest)
+}
+
 fn kubectls() -> Vec<PathBuf> {
     let list = variable("DHOW_TEST_KUBECTL");
     let all: Vec<_> = std::env::split_paths(&list).map(|p| existing("DHOW_TEST_KUBECTL", p)).collect();

@@ -13,7 +13,7 @@ use crate::selector;
 use client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use client::{Change, Informer, ObjectKey};
+use client::{Change, Informer, ObjectKey, SERVICE_NAME};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -214,6 +214,6 @@ impl Controller {
 fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let labels = slice.metadata.labels.as_ref()?;
     let ours = labels.get(plan::MANAGED_BY).is_some_and(|m| m == plan::MANAGER);
-    let service = labels.get(plan::SERVICE_NAME).filter(|_| ours)?;
+    let service = labels.get(SERVICE_NAME).filter(|_| ours)?;
     Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), service.clone()))
 }

@@ -4,13 +4,13 @@
 //! a change of one pod rewrites one slice.
 use crate::pod;
 use crate::selector::{Labels, equality_matches};
+use client::SERVICE_NAME;
 use client::k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use client::k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::BTreeMap;
 
-pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub(crate) const MANAGER: &str = "endpointslice-controller.k8s.io";
 pub(crate) const HEADLESS: &str = "service.kubernetes.io/headless";

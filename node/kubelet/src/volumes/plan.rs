@@ -152,17 +152,22 @@ impl Files {
         Ok(())
     }
 
+    /// The files of a ConfigMap or Secret, whose content is `data` if it exists.
     fn keyed(
         &mut self,
         what: &str,
-        data: &BTreeMap<String, Vec<u8>>,
+        name: &str,
+        data: Option<BTreeMap<String, Vec<u8>>>,
         items: Option<&[core::KeyToPath]>,
         optional: bool,
         default_mode: u32,
     ) -> Result<(), String> {
+        let Some(data) = data else {
+            return if optional { Ok(()) } else { Err(format!("{what} {name:?} not found")) };
+        };
         let Some(items) = items.filter(|i| !i.is_empty()) else {
             for (key, bytes) in data {
-                self.put(key, bytes.clone(), default_mode)?;
+                self.put(&key, bytes, default_mode)?;
             }
             return Ok(());
         };
@@ -187,15 +192,12 @@ impl Files {
         optional: bool,
         mode: u32,
     ) -> Result<(), String> {
-        match objects.config_maps.get(name).and_then(Option::as_ref) {
-            Some(map) => {
-                let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-                let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
-                self.keyed("configmap", &text.chain(binary).collect(), items, optional, mode)
-            }
-            None if optional => Ok(()),
-            None => Err(format!("configmap {name:?} not found")),
-        }
+        let data = objects.config_maps.get(name).and_then(Option::as_ref).map(|map| {
+            let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+            let binary = map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()));
+            text.chain(binary).collect()
+        });
+        self.keyed("configmap", name, data, items, optional, mode)
     }
 
     fn secret(
@@ -206,14 +208,12 @@ impl Files {
         optional: bool,
         mode: u32,
     ) -> Result<(), String> {
-        match objects.secrets.get(name).and_then(Option::as_ref) {
-            Some(secret) => {
-                let data = secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect();
-                self.keyed("secret", &data, items, optional, mode)
-            }
-            None if optional => Ok(()),
-            None => Err(format!("secret {name:?} not found")),
-        }
+        let data = objects
+            .secrets
+            .get(name)
+            .and_then(Option::as_ref)
+            .map(|secret| secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect());
+        self.keyed("secret", name, data, items, optional, mode)
     }
 
     fn downward(

@@ -43,12 +43,9 @@ struct Resolved {
 /// Whether a program of this image sees a file system of its own, with a place for its last words. What wasm
 /// guests see is only what is mounted, and their last words come from the runtime.
 fn has_files(image: &cri::Image) -> bool {
-    let kind = image.spec.as_ref().and_then(|s| s.annotations.get(IMAGE_KIND));
+    let kind = image.spec.as_ref().and_then(|s| s.annotations.get(cri::IMAGE_KIND_ANNOTATION));
     kind.is_none_or(|k| k != "wasm")
 }
-
-/// Where our runtime says of an image what it is.
-const IMAGE_KIND: &str = "dhow.dev/image-kind";
 
 fn image_key(image: &str) -> String {
     format!("image/{image}")

@@ -81,7 +81,7 @@ impl Worker {
         });
         match made.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(e)) => Err(chain(&e)),
+            Ok(Err(e)) => Err(client::error_chain(&e)),
             Err(e) => Err(e.to_string()),
         }
     }
@@ -211,14 +211,4 @@ fn is_read_only(v: &core::Volume) -> bool {
 
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
-}
-
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut source = e.source();
-    while let Some(s) = source {
-        text = format!("{text}: {s}");
-        source = s.source();
-    }
-    text
 }

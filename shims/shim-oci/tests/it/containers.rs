@@ -3,6 +3,7 @@ use crate::world::{World, soon};
 use shim::fake::Captured;
 use shim::{Error, ImageContent, ImageKind, Mount, Shim};
 use shim_oci::{Config, OciShim};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 

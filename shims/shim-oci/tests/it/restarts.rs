@@ -4,6 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shim::Shim;
 use shim::fake::Captured;
+use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_outlives_its_runtime_and_is_taken_up_with_all_it_printed() {
