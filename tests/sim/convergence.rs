@@ -167,10 +167,11 @@ fn functions(state: &State, all: &mut Vec<String>) {
                 number(function, "/status/readyReplicas")
             ));
         }
-        let (namespace, own) = (text(function, "/metadata/namespace"), text(function, "/metadata/name"));
+        let namespace = text(function, "/metadata/namespace");
         let image = |o: &Value, at: &str| text(o, at).to_owned();
+        let serving = text(function, "/status/traffic/0/revision");
         let deployed = state
-            .object("apps/deployments", namespace, own)
+            .object("apps/deployments", namespace, serving)
             .map(|d| image(&d.value, "/spec/template/spec/containers/0/image"));
         if deployed != Some(image(function, "/spec/image")) {
             all.push(format!("function {} is deployed as {deployed:?}", name(function)));

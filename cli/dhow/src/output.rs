@@ -39,6 +39,11 @@ pub(crate) fn json(value: &Value) -> Result<String> {
 
 /// A meta.k8s.io/v1 Table as text: columns padded, three spaces between them, as kubectl does.
 pub(crate) fn table(table: &Value, wide: bool, with_namespace: bool) -> Result<String> {
+    Ok(columns(&table_rows(table, wide, with_namespace)?))
+}
+
+/// The cells of a Table, the names of its columns first.
+pub(crate) fn table_rows(table: &Value, wide: bool, with_namespace: bool) -> Result<Vec<Vec<String>>> {
     let Some(definitions) = table["columnDefinitions"].as_array() else {
         bail!("the server answered with something that is not a table");
     };
@@ -66,20 +71,29 @@ pub(crate) fn table(table: &Value, wide: bool, with_namespace: bool) -> Result<S
         }
         rows.push(cells);
     }
-    Ok(columns(&rows))
+    Ok(rows)
 }
 
 /// Rows of cells as aligned columns.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
+    columns_at_least(rows, &mut Vec::new())
+}
+
+/// The same below others: no column is narrower than it was, and `widths` becomes what it is now.
+pub(crate) fn columns_at_least(rows: &[Vec<String>], widths: &mut Vec<usize>) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|r| r.get(column)).map(|c| c.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
+    if widths.len() < count {
+        widths.resize(count, 0);
+    }
+    for (column, width) in widths.iter_mut().enumerate() {
+        let cells = rows.iter().filter_map(|r| r.get(column));
+        *width = cells.map(|c| c.chars().count()).max().unwrap_or(0).max(*width);
+    }
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(widths.iter()) {
+            let width = *width;
             line.push_str(&format!("{cell:<width$}   "));
         }
         text.push_str(line.trim_end());
@@ -127,6 +141,16 @@ pub(crate) fn end_with_the_reader() {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn later_rows_stand_below_the_first() {
+        let rows = |cells: &[[&str; 2]]| -> Vec<Vec<String>> {
+            cells.iter().map(|r| r.iter().map(|c| (*c).to_owned()).collect()).collect()
+        };
+        let mut widths = Vec::new();
+        columns_at_least(&rows(&[["NAME", "AGE"], ["long-name", "1s"]]), &mut widths);
+        assert_eq!(columns_at_least(&rows(&[["a", "2s"]]), &mut widths), "a           2s\n");
+    }
 
     #[test]
     fn a_table_shows_wide_columns_only_when_asked() {

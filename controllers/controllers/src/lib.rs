@@ -33,6 +33,7 @@ mod replicaset;
 mod selector;
 mod serviceaccount;
 mod supervisor;
+mod trigger;
 
 use client::{Client, Informers, LeaseTiming};
 use machinery::ambient::Ambient;
@@ -100,6 +101,7 @@ pub const CONTROLLERS: &[&str] = &[
     "deployment",
     "endpointslice",
     "function",
+    "functiontrigger",
     "garbagecollector",
     "job",
     "namespace",

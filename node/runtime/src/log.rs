@@ -103,7 +103,8 @@ impl Log {
         for stream in ["stdout", "stderr"] {
             let partial = if stream == "stdout" { &mut inner.stdout } else { &mut inner.stderr };
             if !partial.is_empty() {
-                entry(&mut out, &time, stream, b'F', partial);
+                // Readers put an end of line after `F`, and there was none.
+                entry(&mut out, &time, stream, b'P', partial);
             }
         }
         inner.write(&out, now, self.limits);
@@ -241,7 +242,7 @@ mod tests {
              2023-11-14T22:13:20.000000006Z stderr F oops\n\
              2023-11-14T22:13:20.000000007Z stdout F two\n\
              2023-11-14T22:13:20.000000007Z stdout F \n\
-             2023-11-14T22:13:20.000000008Z stdout F end\n"
+             2023-11-14T22:13:20.000000008Z stdout P end\n"
         );
     }
 

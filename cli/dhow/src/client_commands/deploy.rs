@@ -1,15 +1,18 @@
 //! `dhow deploy`.
-use crate::client_commands::{get::query, import, rollout, run};
+use crate::client_commands::function::{self, LOOK_AGAIN, condition, shares};
+use crate::client_commands::{import, run};
 use crate::connect::{Cluster, Connection, explain};
 use anyhow::{Context, Result, bail};
-use client::dhow::v1alpha1::{Function, FunctionSpec};
+use client::dhow::v1alpha1::{Function, FunctionSpec, FunctionStatus, LATEST, Revision, TrafficStatus};
+use client::kube::api::Api;
 use http::Request;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Make a program that answers HTTP reachable under a URL
 ///
-/// Makes or changes a Function, waits until it serves, and prints its URL.
+/// Makes or changes a Function, waits until the new revision serves, and prints its URL. A change of what runs makes a
+/// revision; `dhow revisions` lists them, `dhow rollback` goes back to one.
 ///
 /// Examples:
 ///   dhow deploy ./hello.wasm
@@ -32,8 +35,6 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
-
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let env = run::env(&args.env)?;
@@ -64,84 +65,103 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         }
         Err(e) => return Err(explain(e)),
     };
-    let function: Value = connection.client.request(request).await.map_err(explain)?;
-    let generation = function["metadata"]["generation"].as_i64().unwrap_or(0);
-    let waiting = serving(&connection, &path, &name, generation);
-    let url = match tokio::time::timeout(Duration::from_secs(args.timeout), waiting).await {
-        Ok(url) => url?,
-        Err(_) => bail!(
-            "{name} does not serve after {} s; `dhow describe fn {name}` and `dhow get pods` say why",
-            args.timeout
-        ),
-    };
-    println!("{url}");
-    Ok(())
+    let function: Function = connection.client.request(request).await.map_err(explain)?;
+    let deployed = serving(&connection, &name, function.metadata.generation);
+    match tokio::time::timeout(Duration::from_secs(args.timeout), deployed).await {
+        Ok(served) => {
+            let Served { url, note } = served?;
+            eprintln!("{note}");
+            println!("{url}");
+            Ok(())
+        }
+        Err(_) => {
+            let status = function::get(&connection, &name).await?.status.unwrap_or_default();
+            let (_, _, message) = condition(&status.conditions, "Ready").unwrap_or_default();
+            bail!(
+                "{name} does not serve after {} s: {message}; `dhow describe fn {name}` and `dhow get pods` say more",
+                args.timeout
+            )
+        }
+    }
 }
 
-/// Waits until the controller says that the function is ready and the gateway carries a request to it. Its URL.
-async fn serving(connection: &Connection, path: &str, name: &str, generation: i64) -> Result<String> {
+/// What became of a deployment.
+struct Served {
+    url: String,
+    /// Which revision serves.
+    note: String,
+}
+
+/// Waits until the revision of this generation serves, or is ready and has no share of the traffic.
+async fn serving(connection: &Connection, name: &str, generation: Option<i64>) -> Result<Served> {
     loop {
-        let function: Value = connection
-            .client
-            .request(Request::get(format!("{path}/{name}")).body(Vec::new())?)
-            .await
-            .map_err(explain)?;
-        let status = &function["status"];
-        let ready = status["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|c| c["type"] == "Ready" && c["status"] == "True");
-        let observed = status["observedGeneration"].as_i64().unwrap_or(0) >= generation;
-        if let (true, true, Some(url)) = (ready, observed, status["url"].as_str())
-            && answers(url).await
+        let f = function::get(connection, name).await?;
+        let status = f.status.clone().unwrap_or_default();
+        if status.observed_generation >= generation
+            && let Some(own) = status.latest_created_revision.as_deref()
         {
-            return Ok(url.to_owned());
-        }
-        if observed && let Some(why) = failure(connection, name).await? {
-            bail!(
-                "{name} cannot start: {why}; `dhow describe fn {name}` shows more, `dhow rm {name}` removes it"
-            );
+            if let Some(why) = failure(connection, name, &status, own).await? {
+                if status.traffic.is_empty() {
+                    bail!("{why}; `dhow describe fn {name}` shows more, `dhow rm {name}` removes it");
+                }
+                bail!(
+                    "{why}; {} serves as before; `dhow describe rev {own}` shows more",
+                    shares(&status.traffic)
+                );
+            }
+            if let (Some(note), Some(url)) = (note(name, &f, &status, own), status.url.clone())
+                && answers(&url).await
+            {
+                return Ok(Served { url, note });
+            }
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// Why no pod of the newest revision will ever run, if that is so.
-async fn failure(connection: &Connection, name: &str) -> Result<Option<String>> {
-    let namespace = format!("namespaces/{}", connection.namespace);
-    let of_function = query(&[("labelSelector", Some(&format!("dhow.dev/function={name}")))]);
-    let get = async |path: String| -> Result<Value> {
-        connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)
-    };
-    let sets = get(format!("/apis/apps/v1/{namespace}/replicasets{of_function}")).await?;
-    let deployments = get(format!("/apis/apps/v1/{namespace}/deployments{of_function}")).await?;
-    let Some(hash) = newest_hash(&deployments["items"], &sets["items"]) else { return Ok(None) };
-    let pods = get(format!("/api/v1/{namespace}/pods{of_function}")).await?;
-    let of_newest = |pod: &&Value| pod["metadata"]["labels"][POD_TEMPLATE_HASH] == hash;
-    for pod in pods["items"].as_array().into_iter().flatten().filter(of_newest) {
-        let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
-        let reason = waiting["reason"].as_str().unwrap_or_default();
-        // A function is to serve: one that ends again and again will not.
-        if run::HOPELESS.contains(&reason) || reason == "CrashLoopBackOff" {
-            return Ok(Some(format!("{reason}: {}", waiting["message"].as_str().unwrap_or("no message"))));
-        }
-    }
-    Ok(None)
-}
-
-const POD_TEMPLATE_HASH: &str = "pod-template-hash";
-
-/// The hash of the newest ReplicaSet, once the Deployment has seen its own newest template; what older revisions
-/// suffer from is over.
-fn newest_hash(deployments: &Value, sets: &Value) -> Option<String> {
-    let settled =
-        |d: &Value| d["status"]["observedGeneration"].as_i64() >= d["metadata"]["generation"].as_i64();
-    if !deployments.as_array()?.iter().all(settled) {
+/// What is to be said when the revision is where it shall be; `None` while it is not.
+fn note(name: &str, f: &Function, status: &FunctionStatus, own: &str) -> Option<String> {
+    let (ready, reason, _) = condition(&status.conditions, "Ready")?;
+    let sends = |t: &TrafficStatus| t.revision == own;
+    if f.spec.replicas_or_default() == 0 && reason == "ScaledToZero" {
         return None;
     }
-    let newest = sets.as_array()?.iter().max_by_key(|set| rollout::revision(set))?;
-    newest["metadata"]["labels"][POD_TEMPLATE_HASH].as_str().map(str::to_owned)
+    if ready == "True" && status.traffic.iter().any(sends) {
+        return Some(format!("{name} serves {}", shares(&status.traffic)));
+    }
+    let is_ready = status.latest_ready_revision.as_deref() == Some(own);
+    let pinned = !f.spec.traffic.is_empty() && !f.spec.traffic.iter().any(|t| t.revision == LATEST);
+    (is_ready && pinned && !status.traffic.is_empty()).then(|| {
+        format!(
+            "{own} is ready, but gets no requests: {} serves, as `dhow rollback` or `dhow traffic` said; \
+             `dhow traffic {name} latest=100` changes that",
+            shares(&status.traffic)
+        )
+    })
+}
+
+/// Why the revision will never serve, if that is so.
+async fn failure(
+    connection: &Connection,
+    name: &str,
+    status: &FunctionStatus,
+    own: &str,
+) -> Result<Option<String>> {
+    if let Some((_, reason, message)) = condition(&status.conditions, "Ready") {
+        match reason {
+            "NameTaken" => return Ok(Some(message.to_owned())),
+            "ScaledToZero" => return Ok(Some("it has no replicas: `--replicas 1` starts it".to_owned())),
+            _ => {}
+        }
+    }
+    let revisions: Api<Revision> = Api::namespaced(connection.client.clone(), &connection.namespace);
+    let Some(revision) = revisions.get_opt(own).await.map_err(explain)? else { return Ok(None) };
+    let conditions = revision.status.unwrap_or_default().conditions;
+    Ok(match condition(&conditions, "Ready") {
+        Some(("False", "Failed", why)) => Some(format!("{name} cannot start: {own}: {why}")),
+        Some(("False", "NameTaken", why)) => Some(why.to_owned()),
+        _ => None,
+    })
 }
 
 /// Whether the gateway has a route and a pod for the URL. The host is `*.localhost`, so it is the gateway of this
@@ -191,14 +211,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_older_revision_suffers_from_does_not_count() {
-        let set = |revision: &str, hash: &str| {
-            json!({ "metadata": { "labels": { "pod-template-hash": hash },
-                "annotations": { "deployment.kubernetes.io/revision": revision } } })
+    fn what_is_told_of_a_deployment_follows_the_traffic() {
+        let at = |ready: &str, serving: &str, latest_ready: &str| -> FunctionStatus {
+            serde_json::from_value(json!({
+                "latestReadyRevision": latest_ready,
+                "traffic": [{ "revision": serving, "percent": 100 }],
+                "conditions": [{ "type": "Ready", "status": ready, "reason": "r", "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z" }]
+            }))
+            .expect("a status")
         };
-        let sets = json!([set("9", "old"), set("10", "new")]);
-        let deployment = |seen: i64| json!([{ "metadata": { "generation": 2 }, "status": { "observedGeneration": seen } }]);
-        assert_eq!(newest_hash(&deployment(2), &sets).as_deref(), Some("new"));
-        assert_eq!(newest_hash(&deployment(1), &sets), None);
+        let mut f = Function::new("default", "f", FunctionSpec::default());
+        let told = |f: &Function, status: FunctionStatus| note("f", f, &status, "f-r2");
+        assert_eq!(told(&f, at("False", "f-r1", "f-r1")), None);
+        assert_eq!(
+            told(&f, at("True", "f-r1", "f-r1")),
+            None,
+            "the old one serves, the new one is on its way"
+        );
+        assert_eq!(told(&f, at("True", "f-r2", "f-r2")).as_deref(), Some("f serves f-r2 100 %"));
+        f.spec.traffic =
+            serde_json::from_value(json!([{ "revision": "f-r1", "percent": 100 }])).expect("traffic");
+        assert_eq!(told(&f, at("True", "f-r1", "f-r1")), None, "it may still fail");
+        let told = told(&f, at("True", "f-r1", "f-r2")).expect("a note");
+        assert!(told.contains("f-r2 is ready") && told.contains("dhow traffic f latest=100"), "{told}");
     }
 }

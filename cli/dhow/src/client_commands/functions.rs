@@ -1,9 +1,10 @@
 //! `dhow ls`, `dhow rm`.
-use crate::client_commands::delete;
+use crate::client_commands::{delete, function};
 use crate::connect::{Cluster, explain};
 use crate::output;
 use crate::resources::Resources;
 use anyhow::{Result, bail};
+use client::dhow::v1alpha1::TrafficStatus;
 use http::Request;
 use serde_json::Value;
 
@@ -30,7 +31,7 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
     let path = functions.path((!args.all_namespaces).then_some(connection.namespace.as_str()));
     let list: Value =
         connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
-    let mut rows = vec![["NAME", "READY", "URL", "IMAGE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["NAME", "READY", "URL", "SERVES", "IMAGE"].map(str::to_owned).to_vec()];
     for f in list["items"].as_array().into_iter().flatten() {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let wanted = f["spec"]["replicas"].as_u64().unwrap_or(1);
@@ -39,7 +40,10 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
             name = format!("{}/{name}", text(&f["metadata"]["namespace"]));
         }
         let ready = format!("{}/{wanted}", f["status"]["readyReplicas"].as_u64().unwrap_or(0));
-        rows.push(vec![name, ready, text(&f["status"]["url"]), text(&f["spec"]["image"])]);
+        let traffic: Vec<TrafficStatus> =
+            serde_json::from_value(f["status"]["traffic"].clone()).unwrap_or_default();
+        let serves = function::shares(&traffic);
+        rows.push(vec![name, ready, text(&f["status"]["url"]), serves, text(&f["spec"]["image"])]);
     }
     if rows.len() == 1 {
         eprintln!("There are no functions; `dhow deploy FILE.wasm` makes one.");

@@ -1,4 +1,5 @@
 //! `dhow get`.
+use crate::client_commands::watch::{self, Selection, Shape};
 use crate::connect::{Cluster, Connection, explain};
 use crate::output::{self, Format};
 use crate::resources::{Resource, Resources, targets};
@@ -6,7 +7,7 @@ use anyhow::{Result, bail};
 use http::Request;
 use serde_json::{Value, json};
 
-const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+pub(crate) const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 /// Show objects
 ///
@@ -14,6 +15,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 ///   dhow get pods
 ///   dhow get deploy,svc -A
 ///   dhow get pod hello -o yaml
+///   dhow get pods -w
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Only objects whose labels match, for example `app=web,tier!=test`
     #[arg(short = 'l', long, value_name = "LABELS")]
     selector: Option<String>,
+    /// Go on, with a line for each change
+    #[arg(short, long)]
+    watch: bool,
     /// Only objects whose fields match, for example `status.phase=Running`
     #[arg(long, value_name = "FIELDS")]
     field_selector: Option<String>,
@@ -74,6 +79,9 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let wanted = targets(&resources, &args.what)?;
     let format = args.output.unwrap_or_default();
     let several = wanted.len() > 1;
+    if args.watch && (several || !matches!(format, Format::Table | Format::Wide)) {
+        bail!("-w watches one kind, as a table: leave out the other kinds and -o");
+    }
     let mut objects: Vec<Value> = Vec::new();
     let mut printed = false;
     for (resource, name) in wanted {
@@ -84,6 +92,16 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         let mut path = resource.path(namespace);
         if let Some(name) = &name {
             path = format!("{path}/{name}");
+        }
+        if args.watch {
+            let by_name = name.as_ref().map(|name| format!("metadata.name={name}"));
+            let fields = args.field_selector.iter().chain(&by_name).cloned().collect::<Vec<_>>().join(",");
+            let selection = Selection { labels: args.selector.clone(), fields };
+            let shape = Shape {
+                wide: format == Format::Wide,
+                namespaces: args.all_namespaces && resource.namespaced,
+            };
+            return watch::run(&connection, &resource.path(namespace), &selection, shape).await;
         }
         path += &query(&[
             ("labelSelector", args.selector.as_deref()),
@@ -97,8 +115,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             if answer["rows"].as_array().is_none_or(Vec::is_empty) {
                 continue;
             }
-            let mut text =
-                output::table(&answer, format == Format::Wide, args.all_namespaces && resource.namespaced)?;
+            let with_namespace = args.all_namespaces && resource.namespaced;
+            let mut text = output::table(&answer, format == Format::Wide, with_namespace)?;
             if several && name.is_none() {
                 text = prefix_names(&text, resource, args.all_namespaces && resource.namespaced);
             }

@@ -17,7 +17,13 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Wait until the rollout is complete
-    Status(Target),
+    Status {
+        #[command(flatten)]
+        target: Target,
+        /// How long to wait, for example 30s or 5m; 0s waits as long as it takes
+        #[arg(long, default_value = "0s", value_name = "TIME", value_parser = duration)]
+        timeout: Duration,
+    },
     /// Go back to an earlier revision
     Undo {
         #[command(flatten)]
@@ -39,6 +45,31 @@ struct Target {
     what: Vec<String>,
 }
 
+/// `30s`, `5m`, `1h30m`, `500ms`; a number alone is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let refuse = || format!("{text:?} is not a time such as 30s or 5m");
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let (mut rest, mut all) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
+        let unit = rest[digits..].find(|c: char| c.is_ascii_digit()).map_or(rest.len(), |n| digits + n);
+        let milliseconds = match &rest[digits..unit] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(refuse()),
+        };
+        let part = number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(refuse)?;
+        all = all.checked_add(part).ok_or_else(refuse)?;
+        rest = &rest[unit..];
+    }
+    Ok(all)
+}
+
 const REVISION: &str = "deployment.kubernetes.io/revision";
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -46,14 +77,26 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let connection = cluster.connect().await?;
     let resources = Resources::discover(&connection).await?;
     let target = match &args.command {
-        Command::Status(t) | Command::History(t) | Command::Restart(t) | Command::Undo { target: t, .. } => t,
+        Command::Status { target: t, .. }
+        | Command::History(t)
+        | Command::Restart(t)
+        | Command::Undo { target: t, .. } => t,
     };
     let (resource, name) = match &targets(&resources, &target.what)?[..] {
         [(resource, Some(name))] if resource.kind == "Deployment" => (*resource, name.clone()),
         _ => bail!("name one Deployment, for example `dhow rollout status deploy/NAME`"),
     };
     match args.command {
-        Command::Status(_) => status(&connection, resource, &name).await,
+        Command::Status { timeout, .. } if timeout.is_zero() => status(&connection, resource, &name).await,
+        Command::Status { timeout, .. } => {
+            match tokio::time::timeout(timeout, status(&connection, resource, &name)).await {
+                Ok(result) => result,
+                Err(_) => bail!(
+                    "deployment {name:?} is not rolled out after {} s; `dhow describe deploy {name}` says why",
+                    timeout.as_secs()
+                ),
+            }
+        }
         Command::History(_) => {
             println!("REVISION   IMAGES");
             for set in replica_sets(&connection, resource, &name).await? {
@@ -198,6 +241,18 @@ async fn undo(connection: &Connection, resource: &Resource, name: &str, to: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_read_as_kubectl_reads_them() {
+        for (text, seconds) in
+            [("30s", 30), ("5m", 300), ("1h30m", 5400), ("90", 90), ("0s", 0), ("1m500ms", 60)]
+        {
+            assert_eq!(duration(text).map(|d| d.as_secs()), Ok(seconds), "{text}");
+        }
+        for text in ["s", "5x", "-1s", "5 s", "1m5x", "99999999999999999999s", "9999999999999999h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_rollout_is_complete_only_when_every_new_replica_is_available() {

@@ -14,7 +14,7 @@ use tokio_util::io::ReaderStream;
 
 /// Run a program in the cluster to its end, with its output here
 ///
-/// Exits with the program's code; with 125 if it could not be started.
+/// What it writes to standard error comes out on standard error. Exits with the program's code; with 125 if it could not be started.
 ///
 /// Examples:
 ///   dhow run ./hello-cli.wasm -- world --exit 3
@@ -153,7 +153,12 @@ fn container(pod: &Value) -> &Value {
 
 async fn follow(connection: &Connection, name: &str, interactive: bool) -> Result<ExitCode> {
     let Some(started) = started(connection, name).await? else { return Ok(ExitCode::from(NOT_STARTED)) };
-    let log = logs::copy(connection, name, "?follow=true");
+    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let log = async {
+        let stdout = logs::copy_to(connection, name, "?follow=true&stream=Stdout", &mut out);
+        let stderr = logs::copy_to(connection, name, "?follow=true&stream=Stderr", &mut err);
+        tokio::try_join!(stdout, stderr).map(|_| ())
+    };
     if interactive {
         let node = started["spec"]["nodeName"].as_str().unwrap_or_default();
         let sending = send_stdin(connection, node, name);

@@ -19,9 +19,18 @@ const POLL_MAX: Duration = Duration::from_millis(200);
 const MESSAGE_LINES: usize = 80;
 const MESSAGE_BYTES: usize = 2048;
 
+/// One of a container's two outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LogOptions {
+    /// Only what was written to this one.
+    pub stream: Option<LogStream>,
     pub follow: bool,
     pub timestamps: bool,
     pub tail_lines: Option<u64>,
@@ -33,6 +42,7 @@ pub struct LogOptions {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line<'a> {
     pub time: &'a str,
+    pub stream: LogStream,
     /// The line goes on in the next one.
     pub partial: bool,
     pub text: &'a [u8],
@@ -42,12 +52,16 @@ pub struct Line<'a> {
 pub fn parse_line(line: &[u8]) -> Option<Line<'_>> {
     let mut parts = line.splitn(4, |b| *b == b' ');
     let time = std::str::from_utf8(parts.next()?).ok()?;
-    let stream = parts.next()?;
+    let stream = match parts.next()? {
+        b"stdout" => LogStream::Stdout,
+        b"stderr" => LogStream::Stderr,
+        _ => return None,
+    };
     let tag = parts.next()?;
-    if !matches!(stream, b"stdout" | b"stderr") || !(tag.starts_with(b"F") || tag.starts_with(b"P")) {
+    if !(tag.starts_with(b"F") || tag.starts_with(b"P")) {
         return None;
     }
-    Some(Line { time, partial: tag.starts_with(b"P"), text: parts.next().unwrap_or_default() })
+    Some(Line { time, stream, partial: tag.starts_with(b"P"), text: parts.next().unwrap_or_default() })
 }
 
 /// Turns lines of the file into what is shown.
@@ -70,6 +84,9 @@ impl Renderer {
 
     fn line(&mut self, raw: &[u8], out: &mut BytesMut) {
         let Some(line) = parse_line(raw) else { return };
+        if self.options.stream.is_some_and(|wanted| wanted != line.stream) {
+            return;
+        }
         if !self.mid_line {
             self.skipping = self
                 .options
@@ -379,6 +396,10 @@ mod tests {
         );
         let since = Some("2026-01-01T00:00:01Z".parse().unwrap());
         assert_eq!(read(&path, LogOptions { since, ..default.clone() }).await, "two\nthree\n");
+        let stderr = Some(LogStream::Stderr);
+        assert_eq!(read(&path, LogOptions { stream: stderr, ..default.clone() }).await, "two\n");
+        let stdout = Some(LogStream::Stdout);
+        assert_eq!(read(&path, LogOptions { stream: stdout, ..default.clone() }).await, "one\nthree\n");
         assert_eq!(read(&path, LogOptions { limit_bytes: Some(5), ..default.clone() }).await, "one\nt");
         assert_eq!(read(&path, LogOptions { tail_lines: Some(1), ..default.clone() }).await, "three\n");
         assert_eq!(read(&path, LogOptions { tail_lines: Some(0), ..default.clone() }).await, "");

@@ -1,5 +1,5 @@
 //! What the server answers.
-use super::logs::{LogOptions, read_log};
+use super::logs::{LogOptions, LogStream, read_log};
 use super::{Caller, may_call};
 use crate::agent::Registry;
 use crate::container_config::{log_dir_name, log_path};
@@ -123,6 +123,7 @@ struct LogQuery {
     since_seconds: Option<i64>,
     since_time: Option<String>,
     limit_bytes: Option<i64>,
+    stream: Option<String>,
 }
 
 /// A boolean as Kubernetes' query parameters have it: `follow`, `follow=1`, `follow=true`.
@@ -145,7 +146,16 @@ fn options(q: &LogQuery, now: Timestamp) -> Result<LogOptions, Status> {
         (None, Some(seconds)) => now.checked_sub(SignedDuration::from_secs(seconds as i64)).ok(),
         (None, None) => None,
     };
+    let stream = match q.stream.as_deref() {
+        None | Some("" | "All") => None,
+        Some("Stdout") => Some(LogStream::Stdout),
+        Some("Stderr") => Some(LogStream::Stderr),
+        Some(other) => {
+            return Err(Status::bad_request(format!("stream must be All, Stdout or Stderr, not {other:?}")));
+        }
+    };
     Ok(LogOptions {
+        stream,
         follow: on(&q.follow),
         timestamps: on(&q.timestamps),
         tail_lines: positive("tailLines", q.tail_lines, 0)?,
@@ -350,10 +360,13 @@ mod tests {
             let q: LogQuery = serde_json::from_str(text).unwrap();
             options(&q, now)
         };
-        let o = read(r#"{"follow":"true","tailLines":5,"sinceSeconds":30,"timestamps":"true"}"#).unwrap();
+        let o = read(
+            r#"{"follow":"true","tailLines":5,"sinceSeconds":30,"timestamps":"true","stream":"Stderr"}"#,
+        );
         assert_eq!(
-            o,
+            o.unwrap(),
             LogOptions {
+                stream: Some(LogStream::Stderr),
                 follow: true,
                 timestamps: true,
                 tail_lines: Some(5),
@@ -363,6 +376,7 @@ mod tests {
         );
         assert!(read(r#"{"tailLines":-1}"#).is_err());
         assert!(read(r#"{"limitBytes":0}"#).is_err());
+        assert!(read(r#"{"stream":"stderr"}"#).is_err());
         assert!(read(r#"{"sinceTime":"yesterday"}"#).is_err());
     }
 

@@ -53,6 +53,9 @@ pub enum ConcurrencyPolicy {
 pub struct TriggerStatus {
     #[serde(default)]
     pub name: String,
+    /// Since when there is the trigger: times before are not made up for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
     /// The time the last call was planned for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
