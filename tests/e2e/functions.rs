@@ -187,3 +187,28 @@ fn a_function_is_asked_and_its_log_is_read_by_its_name() {
         missing.told()
     );
 }
+
+#[test]
+fn a_cron_trigger_calls_the_revision_that_serves() {
+    let t = Namespace::new(&world().cluster, "cron");
+    let image = world().image("hello-http");
+    let function = |schedule: &str| {
+        format!(
+            "{{apiVersion: dhow.dev/v1alpha1, kind: Function, metadata: {{name: clock}}, spec: {{image: {image}, \
+             triggers: [{{name: tick, cron: {{schedule: '{schedule}', path: /tick, timeZone: Europe/Berlin}}}}]}}}}"
+        )
+    };
+    let refused = t.run_with(&["apply", "-f", "-"], &function("61 * * * *")).fails();
+    assert!(
+        refused.contains("spec.triggers[0].cron.schedule: Invalid value: \"61 * * * *\": minute"),
+        "{refused}"
+    );
+    t.apply(&function("* * * * *"));
+    wait::within(Duration::from_secs(150), "it was called at a full minute", || {
+        let status = t.json(&["get", "fn", "clock"])["status"].clone();
+        let tick = &status["triggers"][0];
+        let at_the_minute = tick["lastScheduleTime"].as_str().is_some_and(|t| t.ends_with(":00Z"));
+        let called = tick["lastResult"] == "answered 200" && tick["lastSuccessfulTime"].is_string();
+        wait::holds(at_the_minute && called, status.to_string())
+    });
+}

@@ -165,3 +165,32 @@ async fn controllers_that_start_anew_make_no_second_revision() {
     assert_eq!(revisions.len(), 5);
     cluster.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_trigger_calls_at_its_times_and_tells_what_became_of_it() {
+    let mut cluster = Cluster::start().await;
+    cluster.node("n1").await;
+    // Nothing runs, so nothing is called over the network: what is looked at is when, and what is said of it.
+    let cron = json!({ "schedule": "*/5 * * * *" });
+    cluster
+        .create::<Function>(json!({ "metadata": { "name": "hello" },
+            "spec": { "image": "hello:1", "replicas": 0, "triggers": [{ "cron": cron }] } }))
+        .await;
+    let told = |f: &client::Informer<Function>, last: &str| {
+        let status = f.get("default", "hello").and_then(|f| f.status.clone()).unwrap_or_default();
+        status.triggers.iter().any(|t| {
+            t.name == "trigger-0"
+                && t.last_schedule_time.as_ref().is_some_and(|t| t.0.to_string() == last)
+                && t.last_result.as_deref() == Some("no pod of the function is ready")
+                && t.last_successful_time.is_none()
+        })
+    };
+    cluster.until::<Function>("the first call", |f| told(f, "2026-01-01T00:05:00Z")).await;
+    cluster.until::<Function>("the second call", |f| told(f, "2026-01-01T00:10:00Z")).await;
+    // What is missed while nobody looks is made up for once.
+    cluster.stop_controllers();
+    cluster.pass(std::time::Duration::from_secs(3600)).await;
+    cluster.restart_controllers();
+    cluster.until::<Function>("the last missed call", |f| told(f, "2026-01-01T01:10:00Z")).await;
+    cluster.stop().await;
+}

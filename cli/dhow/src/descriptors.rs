@@ -12,3 +12,11 @@ pub(crate) fn raise_limit() {
         }
     }
 }
+
+/// How many it may have at most; 0 if that cannot be told.
+pub(crate) fn limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is plain data that getrlimit fills in.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    if asked == 0 { limit.rlim_max } else { 0 }
+}

@@ -16,6 +16,7 @@ mod connect;
 mod descriptors;
 mod dirs;
 mod output;
+mod project;
 mod resources;
 mod up;
 
@@ -38,6 +39,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Up(up::Args),
+    New(commands::new::Args),
+    Build(commands::build::Args),
+    Watch(commands::watch_project::Args),
     Deploy(commands::deploy::Args),
     Ls(commands::functions::ListArgs),
     Rm(commands::functions::RemoveArgs),
@@ -56,6 +60,7 @@ enum Command {
     Scale(commands::scale::Args),
     Rollout(commands::rollout::Args),
     ApiResources(commands::api_resources::Args),
+    Doctor(commands::doctor::Args),
     /// Print the completions of a shell
     Completion {
         shell: clap_complete::Shell,
@@ -126,6 +131,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let cluster = &cli.cluster;
     match cli.command {
         Command::Up(args) => up::run(cluster, args).await?,
+        Command::New(args) => commands::new::run(&args)?,
+        Command::Build(args) => commands::build::run(&args).await?,
+        Command::Watch(args) => commands::watch_project::run(cluster, args).await?,
         Command::Deploy(args) => commands::deploy::run(cluster, args).await?,
         Command::Ls(args) => commands::functions::list(cluster, args).await?,
         Command::Rm(args) => commands::functions::remove(cluster, args).await?,
@@ -144,6 +152,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Scale(args) => commands::scale::run(cluster, args).await?,
         Command::Rollout(args) => commands::rollout::run(cluster, args).await?,
         Command::ApiResources(args) => commands::api_resources::run(cluster, args).await?,
+        Command::Doctor(args) => commands::doctor::run(cluster, args).await?,
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dhow", &mut std::io::stdout());
         }

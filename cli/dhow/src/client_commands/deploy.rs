@@ -2,11 +2,13 @@
 use crate::client_commands::function::{self, LOOK_AGAIN, condition, shares};
 use crate::client_commands::{import, run};
 use crate::connect::{Cluster, Connection, explain};
+use crate::project::Project;
 use anyhow::{Context, Result, bail};
 use client::dhow::v1alpha1::{Function, FunctionSpec, FunctionStatus, LATEST, Revision, TrafficStatus};
 use client::kube::api::Api;
 use http::Request;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use std::path::Path;
 use std::time::Duration;
 
 /// Make a program that answers HTTP reachable under a URL
@@ -17,12 +19,13 @@ use std::time::Duration;
 /// Examples:
 ///   dhow deploy ./hello.wasm
 ///   dhow deploy registry.example/hello:2 --name hello --replicas 3
+///   dhow deploy                               # builds and deploys the folder with a dhow.toml
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// An image of a registry, or a .wasm file
-    image: String,
-    /// The function's name [default: the image's]
+    /// An image of a registry, a .wasm file, or a folder with a dhow.toml [default: this folder]
+    image: Option<String>,
+    /// The function's name [default: the image's, or that of dhow.toml]
     #[arg(long)]
     name: Option<String>,
     /// A variable of its environment; may be given again [default: none, or what it has]
@@ -36,19 +39,71 @@ pub(crate) struct Args {
     timeout: u64,
 }
 
+/// What is to be deployed.
+pub(crate) struct Wish {
+    /// An image of a registry, or a file.
+    image: String,
+    name: String,
+    /// Fields of the Function's spec; what is not named stays as it is.
+    spec: Map<String, Value>,
+}
+
+impl Wish {
+    /// The function of a project, of which `file` was built.
+    pub(crate) fn of_project(project: &Project, file: &Path) -> Self {
+        Self {
+            image: file.to_string_lossy().into_owned(),
+            name: project.manifest.name.clone(),
+            spec: project.manifest.function.clone(),
+        }
+    }
+
+    async fn of_args(args: &Args) -> Result<Self> {
+        let word = args.image.as_deref().unwrap_or(".");
+        let folder = Path::new(word);
+        let mut wish = if folder.is_dir() {
+            let project = Project::open(folder)?;
+            Self::of_project(&project, &project.build().await?)
+        } else {
+            Self { image: word.to_owned(), name: import::base_name(word), spec: Map::new() }
+        };
+        if let Some(name) = &args.name {
+            wish.name.clone_from(name);
+        }
+        let env = run::env(&args.env)?;
+        if !env.is_empty() {
+            wish.spec.insert("env".into(), json!(env));
+        }
+        if let Some(replicas) = args.replicas {
+            wish.spec.insert("replicas".into(), json!(replicas));
+        }
+        Ok(wish)
+    }
+}
+
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
-    let env = run::env(&args.env)?;
+    let wish = Wish::of_args(&args).await?;
     let connection = cluster.connect().await?;
-    let image = import::image(&connection, &args.image, import::Use::Http).await?;
-    let name = args.name.clone().unwrap_or_else(|| import::base_name(&args.image));
+    let served = deploy(&connection, wish, args.timeout).await?;
+    eprintln!("{}", served.note);
+    println!("{}", served.url);
+    Ok(())
+}
+
+/// What became of a deployment.
+pub(crate) struct Served {
+    pub(crate) url: String,
+    /// Which revision serves.
+    pub(crate) note: String,
+}
+
+/// Makes or changes the function and waits until it serves.
+pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) -> Result<Served> {
+    let image = import::image(connection, &wish.image, import::Use::Http).await?;
+    let name = wish.name;
+    let mut spec = wish.spec;
+    spec.insert("image".into(), json!(image));
     let path = format!("/apis/dhow.dev/v1alpha1/namespaces/{}/functions", connection.namespace);
-    let mut spec = json!({ "image": image });
-    if !env.is_empty() {
-        spec["env"] = json!(env);
-    }
-    if let Some(replicas) = args.replicas {
-        spec["replicas"] = json!(replicas);
-    }
     let existing =
         connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
     let request = match existing {
@@ -58,7 +113,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         Err(e) if client::is_not_found(&e) => {
             let mut function =
                 serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
-            function["spec"] = spec;
+            function["spec"] = Value::Object(spec);
             Request::post(format!("{path}?fieldManager=dhow-deploy"))
                 .header(http::header::CONTENT_TYPE, "application/json")
                 .body(serde_json::to_vec(&function)?)?
@@ -66,30 +121,18 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         Err(e) => return Err(explain(e)),
     };
     let function: Function = connection.client.request(request).await.map_err(explain)?;
-    let deployed = serving(&connection, &name, function.metadata.generation);
-    match tokio::time::timeout(Duration::from_secs(args.timeout), deployed).await {
-        Ok(served) => {
-            let Served { url, note } = served?;
-            eprintln!("{note}");
-            println!("{url}");
-            Ok(())
-        }
+    let deployed = serving(connection, &name, function.metadata.generation);
+    match tokio::time::timeout(Duration::from_secs(timeout), deployed).await {
+        Ok(served) => served,
         Err(_) => {
-            let status = function::get(&connection, &name).await?.status.unwrap_or_default();
+            let status = function::get(connection, &name).await?.status.unwrap_or_default();
             let (_, _, message) = condition(&status.conditions, "Ready").unwrap_or_default();
             bail!(
-                "{name} does not serve after {} s: {message}; `dhow describe fn {name}` and `dhow get pods` say more",
-                args.timeout
+                "{name} does not serve after {timeout} s: {message}; `dhow describe fn {name}` and `dhow get pods` \
+                 say more"
             )
         }
     }
-}
-
-/// What became of a deployment.
-struct Served {
-    url: String,
-    /// Which revision serves.
-    note: String,
 }
 
 /// Waits until the revision of this generation serves, or is ready and has no share of the traffic.

@@ -1,9 +1,11 @@
 //! Commands for those without kubectl, and for functions.
 pub(crate) mod api_resources;
 pub(crate) mod apply;
+pub(crate) mod build;
 pub(crate) mod delete;
 pub(crate) mod deploy;
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod function;
 pub(crate) mod functions;
 pub(crate) mod get;
@@ -11,6 +13,7 @@ pub(crate) mod import;
 pub(crate) mod invoke;
 pub(crate) mod logs;
 pub(crate) mod merge;
+pub(crate) mod new;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod revisions;
@@ -19,3 +22,4 @@ pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod traffic;
 pub(crate) mod watch;
+pub(crate) mod watch_project;
