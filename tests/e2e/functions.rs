@@ -212,3 +212,42 @@ fn a_cron_trigger_calls_the_revision_that_serves() {
         wait::holds(at_the_minute && called, status.to_string())
     });
 }
+
+#[test]
+fn a_project_is_made_built_and_run_where_its_compiler_is() {
+    let t = Namespace::new(&world().cluster, "project");
+    let folder = tempfile::tempdir().expect("a folder");
+    for language in ["go", "c"] {
+        let doctor = t.dhow(&["doctor", "--language", language]);
+        let made = folder.path().join(format!("my-{language}-tool"));
+        let path = made.to_str().expect("a path of ours");
+        assert!(t.dhow(&["new", language, path]).ok().contains("dhow build"), "{language}");
+        let again = t.dhow(&["new", language, path]);
+        assert!(again.code() == Some(1) && again.stderr.contains("is there already"), "{}", again.told());
+        let built = t.dhow(&["build", path]);
+        if doctor.code() == Some(0) {
+            assert!(built.ok().contains("next: dhow run"), "{language}");
+            let wasm = format!("{path}/my-{language}-tool.wasm");
+            assert_eq!(
+                t.dhow(&["run", &wasm, "--", "a", "b"]).ok(),
+                format!("Hello from my-{language}-tool: a b\n")
+            );
+        } else {
+            assert!(built.code() == Some(1) && built.stderr.contains("needs"), "{}", built.told());
+            assert!(doctor.stdout.contains("missing"), "{}", doctor.told());
+        }
+    }
+    let nothing = t.dhow(&["build", "/"]);
+    assert!(nothing.code() == Some(1) && nothing.stderr.contains("dhow new"), "{}", nothing.told());
+}
+
+#[test]
+fn what_a_program_writes_to_standard_error_comes_out_there() {
+    let t = Namespace::new(&world().cluster, "streams");
+    let guest = environment::guest("hello-cli");
+    let guest = guest.to_str().expect("a path of ours");
+    // It complains about the file on standard error.
+    let ran = t.dhow(&["run", guest, "--", "--cat", "/no/such/file"]);
+    assert_ne!(ran.code(), Some(0), "{}", ran.told());
+    assert!(ran.stdout.is_empty() && ran.stderr.contains("/no/such/file"), "{}", ran.told());
+}

@@ -1,6 +1,6 @@
 //! Revisions (`dhow.dev/v1alpha1`): one unchangeable version of a Function.
 use super::Strategy;
-use super::check::{self, Faults};
+use super::check::{self, Faults, Unique};
 use super::pod::{check_env, check_env_from, check_mounts, check_volumes, defaults};
 use super::view::{fill, list, maybe_int, section};
 use crate::field::{Error, Path};
@@ -76,6 +76,32 @@ pub(super) fn check_spec(faults: &mut Faults, spec: &Value, path: &Path) {
         check::required(faults, secret, &path.child("imagePullSecrets").index(i), "name");
     }
     check_egress(faults, list(spec, "/egress"), &path.child("egress"));
+    check_config(faults, spec, &path.child("config"));
+    check_buckets(faults, list(spec, "/keyvalue"), &path.child("keyvalue"));
+}
+
+/// Configuration is read from what is mounted.
+fn check_config(faults: &mut Faults, spec: &Value, path: &Path) {
+    for (i, place) in list(spec, "/config").iter().enumerate() {
+        if !list(spec, "/volumeMounts").iter().any(|m| m["mountPath"] == *place) {
+            let detail = "must be the mountPath of one of `volumeMounts`";
+            faults.push(Error::invalid(path.index(i), place.clone(), detail));
+        }
+    }
+}
+
+/// The list travels in an annotation, separated by commas.
+fn check_buckets(faults: &mut Faults, buckets: &[Value], path: &Path) {
+    let mut names = Unique::default();
+    for (i, bucket) in buckets.iter().enumerate() {
+        let (bucket, path) = (bucket.as_str().unwrap_or(""), path.index(i));
+        let name = bucket.split('=').next().unwrap_or("");
+        if name.trim().is_empty() || bucket.contains(',') {
+            let detail = "must be NAME, NAME=redis://HOST:PORT or NAME=@FILE, without a comma";
+            faults.push(Error::invalid(path.clone(), bucket, detail));
+        }
+        names.insert(faults, name, path);
+    }
 }
 
 fn check_egress(faults: &mut Faults, places: &[Value], path: &Path) {
@@ -85,16 +111,16 @@ fn check_egress(faults: &mut Faults, places: &[Value], path: &Path) {
     for (i, place) in places.iter().enumerate() {
         let place = place.as_str().unwrap_or("");
         if !is_place(place) {
-            let detail = "must be a host name, a name that begins with *., an IP address or a CIDR, with a port or \
-                          without (e.g. api.example.com:443, *.example.com, 10.0.0.0/8, [fd00::1]:80)";
+            let detail = "must be a host name, a name that begins with *. or an IP address, with a port or without \
+                          (e.g. api.example.com:443, *.example.com, [fd00::1]:80)";
             faults.push(Error::invalid(path.index(i), place, detail));
         }
     }
 }
 
-/// `HOST`, `ADDRESS` or `CIDR`, each with `:PORT` or without; an IPv6 address with a port stands in brackets.
+/// `HOST` or `ADDRESS`, each with `:PORT` or without; an IPv6 address with a port stands in brackets.
 fn is_place(text: &str) -> bool {
-    if text.parse::<IpAddr>().is_ok() || is_cidr(text) {
+    if text.parse::<IpAddr>().is_ok() {
         return true;
     }
     let (host, port) = match text.rsplit_once(':') {
@@ -105,20 +131,7 @@ fn is_place(text: &str) -> bool {
         return false;
     }
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    host.parse::<IpAddr>().is_ok()
-        || is_cidr(host)
-        || dns_subdomain(host).is_ok()
-        || wildcard_dns_subdomain(host).is_ok()
-}
-
-fn is_cidr(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else { return false };
-    let max = match address.parse() {
-        Ok(IpAddr::V4(_)) => 32,
-        Ok(IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    length.parse::<u8>().is_ok_and(|n| n <= max)
+    host.parse::<IpAddr>().is_ok() || dns_subdomain(host).is_ok() || wildcard_dns_subdomain(host).is_ok()
 }
 
 #[cfg(test)]
@@ -140,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn places_to_connect_to_are_names_addresses_and_ranges() {
+    fn places_to_connect_to_are_names_and_addresses() {
         for good in [
             "api.example.com",
             "api.example.com:443",
@@ -148,15 +161,12 @@ mod tests {
             "*.example.com:8443",
             "10.0.0.1",
             "10.0.0.1:80",
-            "10.0.0.0/8",
-            "10.0.0.0/8:443",
             "fd00::1",
             "[fd00::1]:80",
-            "fd00::/8",
         ] {
             assert!(is_place(good), "{good}");
         }
-        for bad in ["", "*", "http://x", "a_b", "x:0", "x:99999", "x:", "10.0.0.0/33", "a.*.b", ":443", "x/y"]
+        for bad in ["", "*", "http://x", "a_b", "x:0", "x:99999", "x:", "10.0.0.0/8", "a.*.b", ":443", "x/y"]
         {
             assert!(!is_place(bad), "{bad}");
         }

@@ -24,6 +24,9 @@ const MADE_OF: &str = "dhow.dev/made-of";
 const EGRESS: &str = "dhow.dev/egress";
 const TIMEOUT: &str = "dhow.dev/timeout";
 const CONCURRENCY: &str = "dhow.dev/concurrency";
+const CONFIG: &str = "config.dhow.dev/function";
+const KEYVALUE: &str = "keyvalue.dhow.dev/function";
+/// Its name stands in the two annotations above.
 const CONTAINER: &str = "function";
 const PORT_NAME: &str = "http";
 
@@ -96,8 +99,10 @@ fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
 /// What the node is told about the pods.
 fn annotations(spec: &RevisionSpec) -> Option<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    if !spec.egress.is_empty() {
-        all.insert(EGRESS.to_owned(), spec.egress.join(","));
+    for (key, list) in [(EGRESS, &spec.egress), (CONFIG, &spec.config), (KEYVALUE, &spec.keyvalue)] {
+        if !list.is_empty() {
+            all.insert(key.to_owned(), list.join(","));
+        }
     }
     if let Some(seconds) = spec.timeout_seconds {
         all.insert(TIMEOUT.to_owned(), format!("{seconds}s"));

@@ -234,7 +234,9 @@ fn a_function_becomes_a_revision_and_that_a_deployment_and_a_service_of_its_name
 fn the_fields_that_the_node_keeps_to_travel_as_annotations_and_volumes() {
     let mut b = Bench::new();
     b.change(|spec| {
-        spec.egress = vec!["api.example.com:443".into(), "10.0.0.0/8".into()];
+        spec.egress = vec!["api.example.com:443".into(), "10.0.0.1".into()];
+        spec.config = vec!["/v".into()];
+        spec.keyvalue = vec!["default".into(), "s=redis://r:6379".into()];
         spec.timeout_seconds = Some(5);
         spec.concurrency = Some(7);
         spec.volumes = serde_json::from_str(r#"[{"name": "v", "configMap": {"name": "c"}}]"#).unwrap();
@@ -245,7 +247,9 @@ fn the_fields_that_the_node_keeps_to_travel_as_annotations_and_volumes() {
     let template = &b.deployments["hello-r1"].spec.as_ref().unwrap().template;
     let annotations = template.metadata.as_ref().unwrap().annotations.as_ref().unwrap();
     let get = |key: &str| annotations.get(key).map(String::as_str);
-    assert_eq!(get("dhow.dev/egress"), Some("api.example.com:443,10.0.0.0/8"));
+    assert_eq!(get("dhow.dev/egress"), Some("api.example.com:443,10.0.0.1"));
+    assert_eq!(get("config.dhow.dev/function"), Some("/v"));
+    assert_eq!(get("keyvalue.dhow.dev/function"), Some("default,s=redis://r:6379"));
     assert_eq!((get("dhow.dev/timeout"), get("dhow.dev/concurrency")), (Some("5s"), Some("7")));
     let pod = template.spec.as_ref().unwrap();
     assert_eq!(pod.volumes.as_ref().unwrap()[0].name, "v");

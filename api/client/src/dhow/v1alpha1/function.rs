@@ -48,6 +48,12 @@ pub struct FunctionSpec {
     /// Where the program may connect to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub egress: Vec<String>,
+    /// Mount paths that the program reads through wasi:config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<String>,
+    /// Buckets that the program may open through wasi:keyvalue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keyvalue: Vec<String>,
     /// Pods of each revision that has a share of the traffic; the server's default is `min_replicas`, else 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
@@ -123,6 +129,8 @@ impl FunctionSpec {
             volumes: self.volumes.clone(),
             volume_mounts: self.volume_mounts.clone(),
             egress: self.egress.clone(),
+            config: self.config.clone(),
+            keyvalue: self.keyvalue.clone(),
             resources: self.resources.clone(),
             timeout_seconds: self.timeout_seconds,
             concurrency: self.concurrency,

@@ -161,7 +161,7 @@ mod tests {
             "envFrom": [{"configMapRef": {"name": "c"}}], "port": 8080, "imagePullSecrets": [{"name": "s"}],
             "resources": {"limits": {"memory": "64Mi"}}, "volumes": [{"name": "v", "emptyDir": {}}],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}], "egress": ["api.example.com:443"],
-            "timeoutSeconds": 5, "concurrency": 10});
+            "config": ["/v"], "keyvalue": ["default", "s=redis://r:6379"], "timeoutSeconds": 5, "concurrency": 10});
         let mut f = json!({"apiVersion": "dhow.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
             "spec": {"replicas": 1, "minReplicas": 1, "maxReplicas": 3, "hosts": ["h.example"], "paths": ["/"],
                 "revisionHistoryLimit": 5,
