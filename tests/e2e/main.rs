@@ -24,4 +24,5 @@ mod functions;
 mod jobs;
 mod kubectl;
 mod linux;
+mod metrics;
 mod startup;
