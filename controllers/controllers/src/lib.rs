@@ -33,6 +33,8 @@ mod replicaset;
 mod selector;
 mod serviceaccount;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 
 use client::{Client, Informers, LeaseTiming};
 use machinery::ambient::Ambient;

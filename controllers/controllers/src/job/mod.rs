@@ -12,7 +12,7 @@ use crate::claim::{Claimant, claim};
 use crate::context::{Context, controller_key};
 use crate::error::{Doing, Error};
 use crate::expectations::{Expectations, Written};
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, object, work};
 use crate::{owner, pod_control};
 use client::k8s_openapi::api::batch::v1::{Job, JobStatus};
 use client::k8s_openapi::api::core::v1::{EnvVar, Pod};
@@ -50,8 +50,8 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let jobs = feed(c.jobs.clone(), queue.clone(), own_key);
-    let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
+    let jobs = feed_own(c.jobs.clone(), queue.clone());
+    let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let workers = async {
         if c.jobs.synced().await && c.pods.synced().await {
             work("job", &queue, WORKERS, |key| c.sync_job(key)).await;
@@ -61,8 +61,14 @@ pub(crate) async fn run(ctx: Context) {
 }
 
 impl Controller {
-    fn key_of_pod(&self, change: &Change<Pod>) -> Option<ObjectKey> {
-        let p = object(change)?;
+    fn keys_of_pod(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
+        match object(change) {
+            Some(p) => self.key_of_pod(change, p).into_iter().collect(),
+            None => every_key(&self.jobs),
+        }
+    }
+
+    fn key_of_pod(&self, change: &Change<Pod>, p: &Pod) -> Option<ObjectKey> {
         let key = controller_key(&p.metadata, "batch", "Job").or_else(|| key_of_orphan(p))?;
         if matches!(change, Change::Deleted(_)) {
             self.expectations.observed_gone(&key, p.metadata.uid.as_deref().unwrap_or(""));
