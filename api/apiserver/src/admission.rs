@@ -1,6 +1,5 @@
-//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle and RuntimeClass).
-//! What upstream's plugins only fill in is the pod strategy's. Whether a pod's service account exists is not
-//! asked: pods carry no tokens yet, and a pod need not wait for the account's controller.
+//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, RuntimeClass and
+//! ServiceAccount). What upstream's plugins only fill in is the pod strategy's.
 use crate::error::from_store;
 use crate::object;
 use crate::server::Server;
@@ -19,6 +18,7 @@ pub(crate) async fn admit_create(server: &Server, row: &Resource, object: &mut V
     }
     if row.group.is_empty() && row.plural == "pods" {
         runtime_class(server, row, object).await?;
+        service_account(server, row, object).await?;
     }
     Ok(())
 }
@@ -85,6 +85,41 @@ async fn runtime_class(server: &Server, row: &Resource, pod: &mut Value) -> Resu
         for (key, value) in selector {
             own[key.as_str()] = value.clone();
         }
+    }
+    Ok(())
+}
+
+/// The account of pods that name none.
+const DEFAULT_ACCOUNT: &str = "default";
+
+/// A pod's service account must be there, and lends it its pull secrets. Only for the account that every namespace gets is
+/// not waited: pods carry no tokens, so there is nothing of it that they could miss.
+async fn service_account(server: &Server, row: &Resource, pod: &mut Value) -> Result<(), Status> {
+    let Some(accounts) = resource::lookup("", "v1", "serviceaccounts") else { return Ok(()) };
+    let name = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).filter(|n| !n.is_empty());
+    let name = name.unwrap_or(DEFAULT_ACCOUNT);
+    let namespace = meta::namespace(pod);
+    let (kv, _) =
+        server.store.get(&object::key(accounts, namespace, name), None).await.map_err(from_store)?;
+    let Some(kv) = kv else {
+        if name == DEFAULT_ACCOUNT {
+            return Ok(());
+        }
+        let pod_name = meta::name(pod);
+        let message = format!(
+            "pods {pod_name:?} is forbidden: error looking up service account {namespace}/{name}: serviceaccount \
+             {name:?} not found"
+        );
+        return Err(Status::forbidden(Some(row), pod_name, message));
+    };
+    // Every pod comes by here, so the account is only parsed when its bytes say that it has some to lend.
+    if !contains(&kv.value, b"\"imagePullSecrets\"") {
+        return Ok(());
+    }
+    let account = object::decode(accounts, &kv.value, kv.mod_revision)?;
+    let own = pod.pointer("/spec/imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
+    if let (false, Some(secrets)) = (own, account.get("imagePullSecrets")) {
+        pod["spec"]["imagePullSecrets"] = secrets.clone();
     }
     Ok(())
 }

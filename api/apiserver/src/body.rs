@@ -10,8 +10,16 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A request's body, whoever sent it.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
+/// The most that is sent in one piece: a body lives until its last piece is taken, so that whoever holds something for
+/// it ([`Body::holding`]) holds it until nearly all of it has been sent.
+const PIECE: usize = 64 * 1024;
+
 /// The body of an answer.
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    /// Dropped with the body.
+    held: Option<Box<dyn Send>>,
+}
 
 enum Inner {
     Full(Option<Bytes>),
@@ -19,8 +27,15 @@ enum Inner {
 }
 
 impl Body {
+    fn new(inner: Inner) -> Self {
+        Self { inner, held: None }
+    }
     pub fn empty() -> Self {
-        Self(Inner::Full(None))
+        Self::new(Inner::Full(None))
+    }
+    /// The body, which keeps `held` until it has been sent or given up.
+    pub(crate) fn holding(self, held: impl Send + 'static) -> Self {
+        Self { inner: self.inner, held: Some(Box::new((self.held, held))) }
     }
     pub(crate) fn stream<B>(body: B) -> Self
     where
@@ -28,11 +43,11 @@ impl Body {
         B::Error: Into<BoxError>,
     {
         use http_body_util::BodyExt;
-        Self(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
+        Self::new(Inner::Stream(body.map_err(Into::into).boxed_unsync()))
     }
     /// The bytes, when the body is not a stream.
     pub(crate) fn bytes(&self) -> Option<&Bytes> {
-        match &self.0 {
+        match &self.inner {
             Inner::Full(bytes) => bytes.as_ref(),
             Inner::Stream(_) => None,
         }
@@ -41,7 +56,7 @@ impl Body {
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Inner::Full((!bytes.is_empty()).then_some(bytes)))
+        Self::new(Inner::Full((!bytes.is_empty()).then_some(bytes)))
     }
 }
 impl From<Vec<u8>> for Body {
@@ -63,19 +78,22 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
+        match &mut self.inner {
+            Inner::Full(Some(bytes)) if bytes.len() > PIECE => {
+                Poll::Ready(Some(Ok(Frame::data(bytes.split_to(PIECE)))))
+            }
             Inner::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Inner::Stream(body) => Pin::new(body).poll_frame(cx),
         }
     }
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.inner {
             Inner::Full(bytes) => bytes.is_none(),
             Inner::Stream(body) => body.is_end_stream(),
         }
     }
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Inner::Stream(body) => body.size_hint(),
         }

@@ -4,6 +4,7 @@ use crate::authorization::{Attributes, authorize, forbidden};
 use crate::body::RequestBody;
 use crate::compress;
 use crate::documents;
+use crate::impersonation::impersonate;
 use crate::limits::Class;
 use crate::metrics::Subject;
 use crate::negotiate;
@@ -128,6 +129,7 @@ async fn route(
         Caller::Known(user) => user,
         Caller::Peer(peer) => authenticate(peer.as_ref(), &parts.headers, &server.authenticators).await?,
     };
+    let user = impersonate(user, &parts.headers)?;
     match target {
         Target::Other { path } => {
             let verb = parts.method.as_str().to_ascii_lowercase();
@@ -255,14 +257,5 @@ async fn sub(
 
 /// Keeps a stream's place until its body has been sent.
 fn keep(answer: Answer, place: Option<OwnedSemaphorePermit>) -> Result<Answer, Status> {
-    use http_body_util::BodyExt;
-    Ok(answer.map(|body| {
-        if body.bytes().is_some() {
-            return body;
-        }
-        crate::body::Body::stream(body.map_frame(move |frame| {
-            let _held = &place;
-            frame
-        }))
-    }))
+    Ok(answer.map(|body| body.holding(place)))
 }

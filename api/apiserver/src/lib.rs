@@ -10,7 +10,7 @@
 //! ```text
 //!   ApiServer::serve (HTTPS, h2 + http/1.1)      ApiServer::service(user) (tower, in process)
 //!          └───────────────┬─────────────────────────────┘
-//!   handler: authentication ─► authorization ─► path, Accept
+//!   handler: authentication ─► impersonation ─► authorization ─► path, Accept
 //!          ├─ documents   discovery, OpenAPI, health, version, metrics
 //!          ├─ registry    get list create update patch delete
 //!          │                decode (JSON, YAML, protobuf; schema) ─► admission ─► strategy ─► guaranteed update
@@ -31,6 +31,7 @@ mod decode;
 mod documents;
 mod error;
 mod handler;
+mod impersonation;
 mod json;
 mod kubelet;
 mod limits;

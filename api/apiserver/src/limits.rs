@@ -21,8 +21,11 @@ pub struct Limits {
     pub streams_per_connection: u32,
     /// How long a TLS handshake may take.
     pub handshake_timeout: Duration,
-    /// How long the head of a request may take to arrive, and how long an HTTP/1.1 connection may idle.
+    /// How long a connection's first request, and the head of every request, may take to arrive; and how long an
+    /// HTTP/1.1 connection may idle.
     pub header_timeout: Duration,
+    /// How long a connection that has been used may answer nothing before it is closed; upstream's `IdleTimeout`.
+    pub idle_timeout: Duration,
     /// How long a request that is not a stream may take, all in all; upstream's `--request-timeout`.
     pub request_timeout: Duration,
     /// How long a request may wait for its turn before it is refused; upstream's queues allow a quarter of the
@@ -43,6 +46,7 @@ impl Default for Limits {
             streams_per_connection: 100,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(90),
             request_timeout: Duration::from_secs(60),
             max_queue_wait: Duration::from_secs(15),
             min_watch_timeout: Duration::from_secs(1800),

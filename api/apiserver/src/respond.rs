@@ -54,10 +54,20 @@ pub(crate) fn success(code: StatusCode, details: Value) -> Answer {
     json(code, &status)
 }
 
+/// Characters of one warning, and of all warnings of an answer (upstream's limits): a client takes only so many
+/// headers, and whoever sends a hundred thousand unknown fields has read enough after some.
+const WARNING_CHARS: usize = 256;
+const ALL_WARNINGS_CHARS: usize = 4096;
+
 /// Adds `Warning` headers, as RFC 7234 and kubectl want them: `299 - "text"`.
 pub(crate) fn warn(answer: &mut Answer, warnings: &[String]) {
+    let mut left = ALL_WARNINGS_CHARS;
     for warning in warnings {
-        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let text: String = warning.chars().filter(|c| !c.is_control()).take(WARNING_CHARS).collect();
+        left = match left.checked_sub(text.chars().count()) {
+            Some(left) => left,
+            None => return,
+        };
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             answer.headers_mut().append(WARNING, value);

@@ -2,6 +2,7 @@
 use crate::authentication::UserInfo;
 use crate::body::RequestBody;
 use crate::handler::{Caller, handle};
+use crate::limits::Limits;
 use crate::server::{ApiServer, Server};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -9,10 +10,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,16 +109,17 @@ impl Connection {
         let end = self.shutdown.clone();
         let stopping = self.server.shutdown.clone();
         let server = self.server.clone();
-        let asked = Arc::new(AtomicBool::new(false));
+        let requests = Arc::new(watch::Sender::new(0_usize));
         let service = {
-            let (end, asked) = (end.clone(), asked.clone());
+            let (end, requests) = (end.clone(), requests.clone());
             hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                asked.store(true, Relaxed);
+                let answering = Answering::new(requests.clone());
                 let (server, peer, end) = (server.clone(), peer.clone(), end.clone());
                 async move {
                     let request: http::Request<RequestBody> =
                         request.map(|body| body.map_err(Into::into).boxed_unsync());
-                    Ok::<_, Infallible>(handle(server, Caller::Peer(peer), request, end).await)
+                    let answer = handle(server, Caller::Peer(peer), request, end).await;
+                    Ok::<_, Infallible>(answer.map(|body| body.holding(answering)))
                 }
             })
         };
@@ -141,7 +142,7 @@ impl Connection {
             ended = connection.as_mut() => return ended,
             () = end.cancelled() => {}
             () = stopping.cancelled() => end.cancel(),
-            () = silence(&asked, limits.header_timeout) => return Ok(()),
+            () = idleness(&requests, limits) => {}
         }
         connection.as_mut().graceful_shutdown();
         // Whoever is still sending after the grace is cut off.
@@ -149,11 +150,33 @@ impl Connection {
     }
 }
 
-/// Resolves when a connection brought no request in this time: hyper waits for a first byte for ever, and whoever knows
-/// no secret could take all places with connections that say nothing.
-async fn silence(asked: &AtomicBool, limit: Duration) {
-    tokio::time::sleep(limit).await;
-    if asked.load(Relaxed) {
-        std::future::pending::<()>().await;
+/// A request of a connection, from its head to the end of its answer.
+struct Answering(Arc<watch::Sender<usize>>);
+
+impl Answering {
+    fn new(requests: Arc<watch::Sender<usize>>) -> Self {
+        requests.send_modify(|n| *n += 1);
+        Self(requests)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
+}
+
+/// Resolves when a connection has had nothing to answer for too long: hyper waits for a first byte for ever, and an HTTP/2
+/// client that answers pings idles for ever, so whoever knows no secret could take all places.
+async fn idleness(requests: &watch::Sender<usize>, limits: &Limits) {
+    let mut changes = requests.subscribe();
+    let mut limit = limits.header_timeout;
+    loop {
+        // The sender is ours, so waiting cannot fail.
+        let _ = changes.wait_for(|n| *n == 0).await;
+        if tokio::time::timeout(limit, changes.changed()).await.is_err() {
+            return;
+        }
+        limit = limits.idle_timeout;
     }
 }

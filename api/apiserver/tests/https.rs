@@ -269,3 +269,57 @@ async fn a_body_of_a_hundred_megabytes_gets_a_status_and_not_a_broken_connection
         assert!(String::from_utf8_lossy(&status).contains("RequestEntityTooLarge"));
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_asks_nothing_any_more_gives_its_place_back_and_a_watch_does_not() {
+    let r = Running::new(|c| c.limits.idle_timeout = Duration::from_millis(300)).await;
+    let watching = r.client(Some(&r.admin), true);
+    let base = format!("https://{}/api/v1/namespaces/default/configmaps", r.address);
+    let watch = Request::get(format!("{base}?watch=1")).body(Full::<Bytes>::default()).unwrap();
+    let mut events = watching.request(watch).await.unwrap().into_body();
+    // Nobody in particular, who answers every ping.
+    let tls = Arc::new(pki::client_config(r.ca.certificate_pem(), None).unwrap());
+    let mut tls = (*tls).clone();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = tokio::net::TcpStream::connect(r.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let (mut idle, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let health = Request::get(format!("https://{}/livez", r.address)).body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(idle.send_request(health).await.unwrap().status(), 200);
+    let ended = tokio::time::timeout(Duration::from_secs(20), connection).await;
+    ended.expect("it is still open").unwrap().unwrap();
+    // The watch was there before and is there still.
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let post = Request::post("/").header("content-type", "application/json");
+    let path = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(r.ask(Some(&r.admin), true, post, path, object).await.0, 201);
+    let event = events.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&event).unwrap()["type"], "ADDED");
+}
+
+#[tokio::test]
+async fn a_body_whose_chunks_are_garbled_gets_a_status_and_others_are_served() {
+    let r = Running::new(|_| {}).await;
+    let mut tls = pki::client_config(r.ca.certificate_pem(), Some(&r.admin)).unwrap();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    for chunks in ["zz\r\n{}\r\n0\r\n\r\n", "5\r\n{}", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"] {
+        let stream = tokio::net::TcpStream::connect(r.address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+        let mut stream = tls.connect(name, stream).await.unwrap();
+        let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: localhost\r\n\
+                    content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(format!("{head}{chunks}").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        read.unwrap_or_else(|_| panic!("{chunks:?} holds its connection")).ok();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{chunks:?}: {answer}");
+        assert!(answer.contains("\"kind\":\"Status\""), "{chunks:?}: {answer}");
+    }
+    assert_eq!(r.get("/healthz").await.0, 200);
+}

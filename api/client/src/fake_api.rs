@@ -176,7 +176,10 @@ impl FakeApi {
                 )
             }
             Method::POST => {
-                let name = body["metadata"]["name"].as_str().unwrap().to_owned();
+                let name = match body["metadata"]["name"].as_str() {
+                    Some(name) => name.to_owned(),
+                    None => format!("{}{}", body["metadata"]["generateName"].as_str().unwrap(), s.revision),
+                };
                 if s.objects.contains_key(&format!("{path}/{name}")) {
                     return Ok(reply(409, &status(409, "AlreadyExists")));
                 }

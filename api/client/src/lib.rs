@@ -49,7 +49,9 @@ pub mod fake_api;
 pub mod informer;
 mod leader_election;
 mod object_key;
+pub mod selector;
 mod service_endpoints;
+mod toleration;
 mod work_queue;
 
 pub use connect::in_process;
@@ -61,6 +63,7 @@ pub use kube::Client;
 pub use leader_election::{LeaderElector, LeaseTiming};
 pub use object_key::ObjectKey;
 pub use service_endpoints::{SERVICE_NAME, ServiceEndpoints};
+pub use toleration::tolerates;
 pub use work_queue::{Claim, WorkQueue};
 
 /// Whether an API call failed because the object is not there.

@@ -170,6 +170,11 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.len() == 0
     }
 
+    /// Waits for `time`; false when the shutdown came before.
+    pub async fn rest(&self, time: Duration) -> bool {
+        self.shared.shutdown.run_until_cancelled(tokio::time::sleep(time)).await.is_some()
+    }
+
     /// The next key, claimed until the guard is dropped; None after the shutdown. Nothing is lost when the
     /// future is dropped.
     pub async fn next(&self) -> Option<Claim<K>> {

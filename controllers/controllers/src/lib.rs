@@ -34,6 +34,8 @@ mod replicaset;
 mod selector;
 mod serviceaccount;
 mod supervisor;
+#[cfg(test)]
+mod testing;
 mod trigger;
 
 use client::{Client, Informers, LeaseTiming};

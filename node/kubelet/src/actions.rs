@@ -166,7 +166,8 @@ pub fn compute_pod_actions(
                 None => kept += 1,
             },
             Some(o) if o.state == RunState::Exited && !restarts(pod, c, o.exit_code) && !changed(c, o) => {}
-            _ => {
+            o => {
+                plan.kill.extend(o.and_then(kill_unknown));
                 start_or_wait(&mut plan, observed, c, i, false, backoff, now, true);
                 kept += 1;
             }
@@ -226,6 +227,16 @@ fn failing(
         return Some((format!("Container {} failed startup probe", c.name), grace(&c.startup_probe), false));
     }
     None
+}
+
+/// A container of which the runtime lost track may be running: it is stopped before another takes its place.
+fn kill_unknown(o: &Container) -> Option<Kill> {
+    (o.state == RunState::Unknown).then(|| Kill {
+        id: o.id.clone(),
+        name: o.name.clone(),
+        message: "Container is in \"unknown\" state, try killing it before restart".into(),
+        grace_seconds: None,
+    })
 }
 
 /// Plans the start of a container, or its wait.
@@ -328,7 +339,8 @@ fn plan_init_containers(
                     return false;
                 }
             }
-            _ => {
+            o => {
+                plan.kill.extend(o.and_then(kill_unknown));
                 start_or_wait(plan, observed, c, i, true, backoff, now, true);
                 false
             }

@@ -95,7 +95,8 @@ fn what_is_done_follows_from_what_is_there() {
         (&always, &["0 ready"], &["c 0 created"], "start c#0 as c0"),
         (&always, &["0 ready"], &["c 0 running"], ""),
         (&always, &["0 ready"], &["c 0 exited 0"], "start c#1"),
-        (&always, &["0 ready"], &["c 0 unknown"], "start c#1"),
+        // It may be running: it is not to run twice.
+        (&always, &["0 ready"], &["c 0 unknown"], "kill c0, start c#1"),
         (&on_failure, &["0 ready"], &["c 0 exited 1"], "start c#1"),
         (&on_failure, &["0 ready"], &["c 0 exited 0"], "kill-pod"),
         (&never, &["0 ready"], &["c 0 exited 1"], "kill-pod"),

@@ -106,6 +106,8 @@ pub(crate) struct Agent {
     workers: HashMap<String, Running>,
     tasks: JoinSet<String>,
     cleaning: JoinSet<()>,
+    /// Pods whose remains are being removed, and by which task.
+    orphans: HashMap<String, tokio::task::Id>,
     /// What the last list showed, by pod uid: the sandboxes, and a hash over all states.
     listed: BTreeMap<String, Vec<String>>,
     hashes: HashMap<String, u64>,
@@ -138,6 +140,7 @@ impl Agent {
             workers: HashMap::new(),
             tasks: JoinSet::new(),
             cleaning: JoinSet::new(),
+            orphans: HashMap::new(),
             listed: BTreeMap::new(),
             hashes: HashMap::new(),
         }
@@ -199,7 +202,10 @@ impl Agent {
                     }
                 },
                 Some(done) = self.tasks.join_next() => self.finished(done),
-                Some(_) = self.cleaning.join_next() => {}
+                Some(done) = self.cleaning.join_next_with_id() => {
+                    let task = done.map_or_else(|e| e.id(), |(id, ())| id);
+                    self.orphans.retain(|_, own| *own != task);
+                }
                 _ = tokio::time::sleep_until(relist) => {
                     let wait = if events.is_some() { RELIST } else { RELIST_WITHOUT_EVENTS };
                     match self.relist().await {
@@ -373,14 +379,14 @@ impl Agent {
         let orphans: Vec<(String, Vec<String>)> = self
             .listed
             .iter()
-            .filter(|(uid, _)| !self.workers.contains_key(*uid))
+            .filter(|(uid, _)| !self.workers.contains_key(*uid) && !self.orphans.contains_key(*uid))
             .map(|(uid, ids)| (uid.clone(), ids.clone()))
             .collect();
         for (uid, ids) in orphans {
             tracing::info!(uid, sandboxes = ids.len(), "removing what is left of a pod that is gone");
             self.listed.remove(&uid);
-            let shared = self.shared.clone();
-            self.cleaning.spawn(async move {
+            let (shared, of) = (self.shared.clone(), uid.clone());
+            let task = self.cleaning.spawn(async move {
                 for id in ids {
                     let stop = cri::StopPodSandboxRequest { pod_sandbox_id: id.clone() };
                     let remove = cri::RemovePodSandboxRequest { pod_sandbox_id: id };
@@ -392,6 +398,7 @@ impl Agent {
                 let dir = pod_dir(&shared.root_dir, &uid);
                 let _ = crate::blocking::blocking(move || remove_pod_dirs(&[dir])).await;
             });
+            self.orphans.insert(of, task.id());
         }
     }
 

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+mod hooks;
+
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// One clock for the kubelet and the runtime: a day of 2026, going with tokio's clock. Every test thread has its

@@ -12,6 +12,7 @@ use crate::Moment;
 use crate::node_info::{NodeChange, NodeInfo};
 use crate::pod_info::PodInfo;
 use client::k8s_openapi::api::core::v1::Node;
+use client::selector::Labels;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,9 @@ use std::time::Duration;
 /// well after that.
 const CONFIRMATION: Duration = Duration::from_secs(600);
 
+/// The labels of namespaces, by name.
+pub type NamespaceLabels = BTreeMap<String, Labels>;
+
 /// The nodes as a decision sees them.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -28,6 +32,7 @@ pub struct Snapshot {
     by_name: HashMap<String, usize>,
     /// RuntimeClass to handler.
     runtime_handlers: BTreeMap<String, String>,
+    namespaces: NamespaceLabels,
 }
 
 impl Snapshot {
@@ -43,6 +48,10 @@ impl Snapshot {
     /// The handler a RuntimeClass names.
     pub fn runtime_handler(&self, class: &str) -> Option<&str> {
         self.runtime_handlers.get(class).map(String::as_str)
+    }
+
+    pub fn namespaces(&self) -> &NamespaceLabels {
+        &self.namespaces
     }
 
     fn node_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {
@@ -131,6 +140,19 @@ impl Cache {
         };
     }
 
+    /// A namespace has these labels, or is gone; true if that is news.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) -> bool {
+        let namespaces = &mut self.snapshot.namespaces;
+        match labels {
+            Some(labels) if namespaces.get(name) == Some(&labels) => false,
+            Some(labels) => {
+                namespaces.insert(name.to_owned(), labels);
+                true
+            }
+            None => namespaces.remove(name).is_some(),
+        }
+    }
+
     /// The names of the RuntimeClasses there are.
     pub fn runtime_classes(&self) -> Vec<String> {
         self.snapshot.runtime_handlers.keys().cloned().collect()
@@ -182,6 +204,11 @@ impl Cache {
     /// When [`Cache::expire`] next has something to do.
     pub fn next_expiry(&self) -> Option<Moment> {
         self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// A pod that counts on a node.
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|held| &held.pod)
     }
 
     /// Whether the pod counts on a node without the watch having shown it.

@@ -59,11 +59,15 @@ pub fn schedule_one(
         }
         Ok(Candidates { nodes, restricted_by }) => {
             let enough = feasible_nodes_to_find(nodes.len(), sampling.percentage);
+            let verdicts: Vec<_> =
+                framework.cluster_filters.iter().filter_map(|p| p.begin(pod, snapshot)).collect();
             let mut feasible = Vec::new();
             let mut looked_at = 0;
             for node in nodes {
                 looked_at += 1;
-                match filter(framework, snapshot, pod, node) {
+                let judged = filter(framework, snapshot, pod, node)
+                    .and_then(|()| verdicts.iter().try_for_each(|judge| judge(node)));
+                match judged {
                     Ok(()) => feasible.push(node),
                     Err(rejection) => rejections.push((node, rejection)),
                 }
@@ -72,7 +76,7 @@ pub fn schedule_one(
                 }
             }
             if !feasible.is_empty() {
-                let node = choose(framework, pod, &feasible, random).name.clone();
+                let node = choose(framework, snapshot, pod, &feasible, random).name.clone();
                 return Ok(Placement { node, looked_at, feasible: feasible.len() });
             }
             for (_, rejection) in &rejections {
@@ -140,7 +144,8 @@ fn filter(
 /// The node with the greatest score; of equals, any.
 fn choose<'n>(
     framework: &Framework,
-    pod: &PodInfo,
+    snapshot: &'n Snapshot,
+    pod: &'n PodInfo,
     feasible: &[&'n NodeInfo],
     random: &mut dyn FnMut() -> u64,
 ) -> &'n NodeInfo {
@@ -152,6 +157,15 @@ fn choose<'n>(
     for (plugin, weight) in &framework.scores {
         scores.clear();
         scores.extend(feasible.iter().map(|node| plugin.score(pod, node)));
+        plugin.normalise(&mut scores);
+        for (total, score) in totals.iter_mut().zip(&scores) {
+            *total = total.saturating_add(score.saturating_mul(*weight));
+        }
+    }
+    for (plugin, weight) in &framework.cluster_scores {
+        let Some(score) = plugin.begin(pod, snapshot, feasible) else { continue };
+        scores.clear();
+        scores.extend(feasible.iter().map(|node| score(node)));
         plugin.normalise(&mut scores);
         for (total, score) in totals.iter_mut().zip(&scores) {
             *total = total.saturating_add(score.saturating_mul(*weight));

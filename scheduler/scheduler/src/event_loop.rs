@@ -5,7 +5,7 @@ use crate::framework::{FitError, Framework};
 use crate::pod_info::{DEFAULT_SCHEDULER, PodInfo, uid_of};
 use crate::queue::QueuedPod;
 use crate::state::{Decision, Scheduler};
-use client::k8s_openapi::api::core::v1::{Node, Pod};
+use client::k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use client::k8s_openapi::api::node::v1::RuntimeClass;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::{
@@ -87,6 +87,7 @@ struct EventLoop {
     pods: Informer<Pod>,
     nodes: Informer<Node>,
     classes: Informer<RuntimeClass>,
+    namespaces: Informer<Namespace>,
     binder: Arc<dyn Binder>,
     recorder: Recorder,
     ambient: Ambient,
@@ -109,6 +110,7 @@ impl EventLoop {
             pods: informers.get(),
             nodes: informers.get(),
             classes: informers.get(),
+            namespaces: informers.get(),
             binder,
             recorder,
             ambient,
@@ -118,14 +120,17 @@ impl EventLoop {
     }
 
     async fn run(mut self, stop: CancellationToken) {
-        let synced =
-            async { self.nodes.synced().await && self.classes.synced().await && self.pods.synced().await };
+        let synced = async {
+            let rest = self.classes.synced().await && self.namespaces.synced().await;
+            rest && self.nodes.synced().await && self.pods.synced().await
+        };
         if !matches!(stop.run_until_cancelled(synced).await, Some(true)) {
             return;
         }
         let mut pods = self.pods.subscribe();
         let mut nodes = self.nodes.subscribe();
         let mut classes = self.classes.subscribe();
+        let mut namespaces = self.namespaces.subscribe();
         // What happens comes before what is decided, and nodes before pods: a pod decided about before the nodes
         // are known would only wait in vain.
         loop {
@@ -137,6 +142,10 @@ impl EventLoop {
                 () = stop.cancelled() => break,
                 change = classes.next() => match change {
                     Some(change) => self.on_class(change),
+                    None => break,
+                },
+                change = namespaces.next() => match change {
+                    Some(change) => self.on_namespace(change),
                     None => break,
                 },
                 change = nodes.next() => match change {
@@ -180,10 +189,10 @@ impl EventLoop {
         let now = self.now();
         match change {
             Change::Applied(node) => self.scheduler.apply_node(node, now),
-            Change::Deleted(node) => self.scheduler.delete_node(&ObjectKey::of(&*node).name),
+            Change::Deleted(node) => self.scheduler.delete_node(&ObjectKey::of(&*node).name, now),
             Change::Resync => {
                 let present = self.nodes.list().iter().map(|n| ObjectKey::of(&**n).name).collect();
-                self.scheduler.retain_nodes(&present);
+                self.scheduler.retain_nodes(&present, now);
             }
         }
     }
@@ -204,6 +213,24 @@ impl EventLoop {
                     if !present.contains(&name) {
                         self.scheduler.apply_runtime_class(&name, None, now);
                     }
+                }
+            }
+        }
+    }
+
+    fn on_namespace(&mut self, change: Change<Namespace>) {
+        let now = self.now();
+        match change {
+            Change::Applied(ns) => {
+                let labels = ns.metadata.labels.clone().unwrap_or_default();
+                self.scheduler.apply_namespace(&ObjectKey::of(&*ns).name, Some(labels), now);
+            }
+            Change::Deleted(ns) => self.scheduler.apply_namespace(&ObjectKey::of(&*ns).name, None, now),
+            Change::Resync => {
+                let known: Vec<String> =
+                    self.scheduler.cache().snapshot().namespaces().keys().cloned().collect();
+                for name in known.iter().filter(|n| self.namespaces.get("", n).is_none()) {
+                    self.scheduler.apply_namespace(name, None, now);
                 }
             }
         }

@@ -8,14 +8,15 @@
 //! only report back, so nothing changes while a decision is made.
 //!
 //! ```text
-//!   informers (pods, nodes, runtime classes)
+//!   informers (pods, nodes, runtime classes, namespaces)
 //!        │ changes                          ┌── FitError ──► condition PodScheduled=False, event FailedScheduling
 //!        ▼                                  │                back to the queue with who rejected it
-//!   queue ──pop──► decide: PreFilter ► Filter ► PostFilter
-//!   active                          └─► Score ► Placement ──► cache.assume ──► Binder (pods/binding)
+//!   queue ──pop──► decide: PreFilter ► Filter, ClusterFilter ► PostFilter
+//!   active                          └─► Score, ClusterScore ► Placement ──► cache.assume ──► Binder (pods/binding)
 //!   backoff                                                       ▲                │ failed: forget, backoff
 //!   unschedulable ◄── hints: may this event help that pod?        └────────────────┘
 //! ```
+pub mod affinity_term;
 pub mod binder;
 pub mod cache;
 pub mod decide;
@@ -26,6 +27,7 @@ pub mod plugins;
 pub mod pod_info;
 pub mod queue;
 pub mod resources;
+pub mod spread_constraint;
 pub mod state;
 pub mod throughput;
 

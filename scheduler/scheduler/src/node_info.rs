@@ -17,6 +17,10 @@ pub struct NodeInfo {
     /// For scores.
     pub scored: Resources,
     pods: HashMap<String, Arc<PodInfo>>,
+    /// Those of them that have terms about other pods.
+    with_affinity: HashMap<String, Arc<PodInfo>>,
+    /// Those of them that keep other pods away.
+    with_anti_affinity: HashMap<String, Arc<PodInfo>>,
     /// Ports taken, with the number of pods that took them: two may, when one was bound by somebody else.
     ports: BTreeMap<HostPort, usize>,
 }
@@ -52,6 +56,8 @@ impl NodeInfo {
             requested: Resources::default(),
             scored: Resources::default(),
             pods: HashMap::new(),
+            with_affinity: HashMap::new(),
+            with_anti_affinity: HashMap::new(),
             ports: BTreeMap::new(),
         }
     }
@@ -82,11 +88,19 @@ impl NodeInfo {
         for port in &pod.ports {
             *self.ports.entry(port.clone()).or_default() += 1;
         }
+        if !pod.affinity.is_empty() {
+            self.with_affinity.insert(pod.uid.clone(), pod.clone());
+        }
+        if !pod.affinity.required_anti.is_empty() {
+            self.with_anti_affinity.insert(pod.uid.clone(), pod.clone());
+        }
         self.pods.insert(pod.uid.clone(), pod);
     }
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let pod = self.pods.remove(uid)?;
+        self.with_affinity.remove(uid);
+        self.with_anti_affinity.remove(uid);
         self.requested.subtract(&pod.requests);
         self.scored.subtract(&pod.scored);
         for port in &pod.ports {
@@ -103,6 +117,16 @@ impl NodeInfo {
     /// The pods, in no order: a decision must not depend on it.
     pub fn pods(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
         self.pods.values()
+    }
+
+    /// The pods that have terms about other pods, in no order.
+    pub fn pods_with_affinity(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.with_affinity.values()
+    }
+
+    /// The pods that keep other pods away, in no order.
+    pub fn pods_with_anti_affinity(&self) -> impl Iterator<Item = &Arc<PodInfo>> {
+        self.with_anti_affinity.values()
     }
 
     pub fn pod_count(&self) -> usize {

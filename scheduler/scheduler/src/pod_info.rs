@@ -1,7 +1,10 @@
 //! A pod as the scheduler looks at it: what is read again and again is computed once.
+use crate::affinity_term::AffinityTerms;
 use crate::resources::{Resources, is_sidecar};
+use crate::spread_constraint::SpreadConstraint;
 use client::ObjectKey;
 use client::k8s_openapi::api::core::v1::{Pod, PodSpec, Toleration};
+use client::selector::Labels;
 use std::sync::Arc;
 
 /// The scheduler that pods ask for when they ask for none.
@@ -36,6 +39,9 @@ pub struct PodInfo {
     /// For scores.
     pub scored: Resources,
     pub ports: Vec<HostPort>,
+    /// To other pods.
+    pub affinity: AffinityTerms,
+    pub spread: Vec<SpreadConstraint>,
 }
 
 /// A spec for pods without one, which the API server does not accept.
@@ -51,12 +57,18 @@ impl PodInfo {
             requests: Resources::requested_by(spec),
             scored: Resources::scored_for(spec),
             ports: host_ports(spec),
+            affinity: AffinityTerms::of(&pod),
+            spread: SpreadConstraint::all_of(&pod),
             pod,
         }
     }
 
     pub fn spec(&self) -> &PodSpec {
         self.pod.spec.as_ref().unwrap_or(&NO_SPEC)
+    }
+
+    pub fn labels(&self) -> Option<&Labels> {
+        self.pod.metadata.labels.as_ref()
     }
 
     pub fn tolerations(&self) -> &[Toleration] {

@@ -54,6 +54,8 @@ struct Entry {
     place: Place,
     /// When the last decision about it was made.
     last_attempt: Moment,
+    /// Whether another pod's coming may help it.
+    waits_for_pods: bool,
 }
 
 /// The queue.
@@ -63,6 +65,8 @@ pub struct Queue {
     active: BTreeMap<ActiveSlot, String>,
     backoff: BTreeMap<TimedSlot, String>,
     unschedulable: BTreeMap<TimedSlot, String>,
+    /// How many of `unschedulable` another pod's coming may help.
+    waiting_for_pods: usize,
     sequence: u64,
 }
 
@@ -133,11 +137,14 @@ impl Queue {
     }
 
     /// No node fits the pod; `queued.rejected_by` says whose mind must change.
-    pub fn unschedulable(&mut self, queued: QueuedPod, now: Moment) {
+    pub fn unschedulable(&mut self, framework: &Framework, queued: QueuedPod, now: Moment) {
         let slot = (now, self.next());
+        let waits_for_pods = framework.waits_for_pods(&queued.rejected_by);
+        self.waiting_for_pods += usize::from(waits_for_pods);
         let uid = queued.pod.uid.clone();
         self.unschedulable.insert(slot, uid.clone());
-        self.entries.insert(uid, Entry { queued, place: Place::Unschedulable(slot), last_attempt: now });
+        let place = Place::Unschedulable(slot);
+        self.entries.insert(uid, Entry { queued, place, last_attempt: now, waits_for_pods });
     }
 
     /// Something else went wrong with the pod: it is tried again after its backoff, whatever happens.
@@ -148,6 +155,9 @@ impl Queue {
 
     /// Something happened: wakes the pods it may help.
     pub fn on_event(&mut self, framework: &Framework, event: &ClusterEvent<'_>, now: Moment) {
+        if matches!(event, ClusterEvent::PodAdded { .. }) && self.waiting_for_pods == 0 {
+            return;
+        }
         let helped: Vec<String> = self
             .unschedulable
             .values()
@@ -205,6 +215,7 @@ impl Queue {
 
     fn take(&mut self, uid: &str) -> Option<Entry> {
         let entry = self.entries.remove(uid)?;
+        self.waiting_for_pods -= usize::from(entry.waits_for_pods);
         match &entry.place {
             Place::Active(slot) => self.active.remove(slot),
             Place::Backoff(slot) => self.backoff.remove(slot),
@@ -228,14 +239,16 @@ impl Queue {
         let slot = (ready, self.next());
         let uid = queued.pod.uid.clone();
         self.backoff.insert(slot, uid.clone());
-        self.entries.insert(uid, Entry { queued, place: Place::Backoff(slot), last_attempt });
+        let place = Place::Backoff(slot);
+        self.entries.insert(uid, Entry { queued, place, last_attempt, waits_for_pods: false });
     }
 
     fn activate(&mut self, queued: QueuedPod, last_attempt: Moment) {
         let slot = (Reverse(queued.pod.priority), self.next());
         let uid = queued.pod.uid.clone();
         self.active.insert(slot, uid.clone());
-        self.entries.insert(uid, Entry { queued, place: Place::Active(slot), last_attempt });
+        let place = Place::Active(slot);
+        self.entries.insert(uid, Entry { queued, place, last_attempt, waits_for_pods: false });
     }
 }
 

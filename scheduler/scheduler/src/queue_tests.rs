@@ -57,8 +57,8 @@ fn an_event_wakes_only_the_pods_it_may_help() {
     q.add(pod_of("taint", 0));
     q.add(pod_of("room", 0));
     let (taint, room) = (q.pop().unwrap(), q.pop().unwrap());
-    q.unschedulable(rejected(taint, "TaintToleration"), Moment::ZERO);
-    q.unschedulable(rejected(room, "NodeResourcesFit"), Moment::ZERO);
+    q.unschedulable(&Framework::default(), rejected(taint, "TaintToleration"), Moment::ZERO);
+    q.unschedulable(&Framework::default(), rejected(room, "NodeResourcesFit"), Moment::ZERO);
     let gone = pod_of("gone", 0);
     q.on_event(&framework, &ClusterEvent::PodRemoved { pod: &gone }, secs(60));
     assert_eq!(pop_name(&mut q).as_deref(), Some("room"));
@@ -85,7 +85,7 @@ fn a_pod_woken_soon_after_its_attempt_waits_for_its_backoff() {
     let mut q = Queue::default();
     q.add(pod_of("a", 0));
     let p = q.pop().unwrap();
-    q.unschedulable(rejected(p, "NodeResourcesFit"), secs(100));
+    q.unschedulable(&Framework::default(), rejected(p, "NodeResourcesFit"), secs(100));
     let gone = pod_of("gone", 0);
     q.on_event(&Framework::default(), &ClusterEvent::PodRemoved { pod: &gone }, secs(100));
     assert_eq!(q.pending(), Pending { active: 0, backoff: 1, unschedulable: 0 });
@@ -97,7 +97,7 @@ fn after_five_minutes_every_pod_is_tried_again() {
     let mut q = Queue::default();
     q.add(pod_of("a", 0));
     let p = q.pop().unwrap();
-    q.unschedulable(rejected(p, "NodeName"), secs(1));
+    q.unschedulable(&Framework::default(), rejected(p, "NodeName"), secs(1));
     assert_eq!(q.next_flush(), Some(secs(301)));
     q.flush(secs(300));
     assert!(q.pop().is_none());
@@ -139,7 +139,7 @@ proptest! {
                 4 => if let Some(at) = held {
                     let p = hands.swap_remove(at);
                     waiting.insert(p.pod.uid.clone());
-                    q.unschedulable(rejected(p, "NodeResourcesFit"), now);
+                    q.unschedulable(&framework, rejected(p, "NodeResourcesFit"), now);
                 },
                 5 => if let Some(at) = held {
                     let p = hands.swap_remove(at);

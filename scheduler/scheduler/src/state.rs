@@ -9,6 +9,7 @@ use crate::framework::{ClusterEvent, FitError, Framework};
 use crate::pod_info::{PodInfo, is_terminal, node_of, uid_of, waits_for};
 use crate::queue::{Pending, Queue, QueuedPod};
 use client::k8s_openapi::api::core::v1::{Node, Pod};
+use client::selector::Labels;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -60,7 +61,10 @@ impl Scheduler {
             self.delete_pod(&uid, now);
         } else if let Some(node) = node_of(&pod).map(str::to_owned) {
             self.queue.remove(&uid);
-            self.cache.add(Arc::new(PodInfo::new(pod)), &node);
+            let before = self.cache.get(&uid).filter(|_| !self.cache.is_assumed(&uid)).cloned();
+            let pod = Arc::new(PodInfo::new(pod));
+            self.cache.add(pod.clone(), &node);
+            self.tell_of_change(before.as_deref(), &pod, now);
         } else if waits_for(&pod, &self.name) {
             if self.cache.contains(&uid) {
                 return; // Its binding is under way.
@@ -107,12 +111,13 @@ impl Scheduler {
     }
 
     /// A node is gone.
-    pub fn delete_node(&mut self, name: &str) {
+    pub fn delete_node(&mut self, name: &str, now: Moment) {
         self.cache.remove_node(name);
+        self.queue.on_event(&self.framework, &ClusterEvent::NodeRemoved, now);
     }
 
     /// Only these nodes are there: drops all others.
-    pub fn retain_nodes(&mut self, present: &BTreeSet<String>) {
+    pub fn retain_nodes(&mut self, present: &BTreeSet<String>, now: Moment) {
         let gone: Vec<String> = self
             .cache
             .snapshot()
@@ -122,7 +127,7 @@ impl Scheduler {
             .filter(|n| !present.contains(n))
             .collect();
         for name in gone {
-            self.cache.remove_node(&name);
+            self.delete_node(&name, now);
         }
     }
 
@@ -133,6 +138,13 @@ impl Scheduler {
         }
         self.cache.set_runtime_class(name, handler);
         self.queue.on_event(&self.framework, &ClusterEvent::RuntimeClass, now);
+    }
+
+    /// A namespace has these labels, or is gone.
+    pub fn apply_namespace(&mut self, name: &str, labels: Option<Labels>, now: Moment) {
+        if self.cache.set_namespace(name, labels) {
+            self.queue.on_event(&self.framework, &ClusterEvent::Namespace, now);
+        }
     }
 
     /// Decides about the next pod, if one is ready.
@@ -150,7 +162,7 @@ impl Scheduler {
             Err(error) => {
                 let pod = queued.pod.clone();
                 let rejected_by = error.rejected_by.clone();
-                self.queue.unschedulable(QueuedPod { rejected_by, ..queued }, now);
+                self.queue.unschedulable(&self.framework, QueuedPod { rejected_by, ..queued }, now);
                 Some(Decision::Explain { pod, error })
             }
         }
@@ -193,6 +205,20 @@ impl Scheduler {
     /// When something is to be done though nothing happens.
     pub fn next_timer(&self) -> Option<Moment> {
         [self.queue.next_flush(), self.cache.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// A placed pod was seen; `before` is how, if it was seen placed already.
+    fn tell_of_change(&mut self, before: Option<&PodInfo>, pod: &PodInfo, now: Moment) {
+        let relabelled = before.is_some_and(|b| b.labels() != pod.labels());
+        let ending = |p: &PodInfo| p.pod.metadata.deletion_timestamp.is_some();
+        if let Some(before) = before
+            && (relabelled || before.requests != pod.requests || ending(before) != ending(pod))
+        {
+            self.room_came_free(before, now);
+        }
+        if before.is_none() || relabelled {
+            self.queue.on_event(&self.framework, &ClusterEvent::PodAdded { pod }, now);
+        }
     }
 
     fn room_came_free(&mut self, pod: &PodInfo, now: Moment) {

@@ -55,7 +55,7 @@ fn what_is_not_there_any_more_is_dropped_after_missed_changes() {
     s.apply_pod(pod("b", None), Moment::ZERO);
     s.apply_pod(pod("c", None), Moment::ZERO);
     s.retain_pods(&BTreeSet::from(["uid-c".to_owned()]), Moment::ZERO);
-    s.retain_nodes(&BTreeSet::from(["n".to_owned()]));
+    s.retain_nodes(&BTreeSet::from(["n".to_owned()]), Moment::ZERO);
     assert_eq!(s.cache().snapshot().nodes().len(), 1);
     assert_eq!(s.cache().snapshot().node("n").unwrap().pod_count(), 0);
     assert_eq!(s.queue().uids(), ["uid-c"]);
@@ -189,7 +189,7 @@ proptest! {
                     s.delete_pod(&uid, now);
                 },
                 3 => s.apply_node(nodes[which as usize].clone(), now),
-                4 => s.delete_node(&format!("n{which}")),
+                4 => s.delete_node(&format!("n{which}"), now),
                 5 if !under_way.is_empty() => {
                     let (queued, node) = under_way.remove(0);
                     truth.bind(&mut s, queued, node, which == 0, now);
@@ -233,4 +233,38 @@ proptest! {
             prop_assert!(truth.on(["n0", "n1", "n2"][i]) <= PLACES);
         }
     }
+}
+
+#[test]
+fn a_pod_that_wants_company_goes_once_the_other_is_placed_and_one_that_avoids_it_once_it_is_relabelled() {
+    let term =
+        serde_json::json!([{ "topologyKey": "zone", "labelSelector": { "matchLabels": { "app": "db" } } }]);
+    let with = |name: &str, side: &str| {
+        let mut p = (*pod(name, None)).clone();
+        let affinity =
+            serde_json::json!({ side: { "requiredDuringSchedulingIgnoredDuringExecution": term } });
+        p.spec.as_mut().unwrap().affinity = Some(serde_json::from_value(affinity).unwrap());
+        Arc::new(p)
+    };
+    let db = |app: &str| {
+        let mut p = (*pod("db", Some("n"))).clone();
+        p.metadata.labels = Some([("app".to_owned(), app.to_owned())].into());
+        Arc::new(p)
+    };
+    let mut s = scheduler();
+    let mut node = throughput::node("n");
+    node.metadata.labels = Some([("zone".to_owned(), "z".to_owned())].into());
+    s.apply_node(Arc::new(node), Moment::ZERO);
+    s.apply_pod(with("a", "podAffinity"), Moment::ZERO);
+    assert!(matches!(s.decide(Moment::ZERO, &mut || 0), Some(Decision::Explain { .. })));
+    let later = Duration::from_secs(20);
+    s.apply_pod(db("db"), later);
+    let Some(Decision::Bind { queued, .. }) = s.decide(later, &mut || 0) else { panic!() };
+    assert_eq!(queued.pod.key.name, "a");
+    s.apply_pod(with("b", "podAntiAffinity"), later);
+    assert!(matches!(s.decide(later, &mut || 0), Some(Decision::Explain { .. })));
+    let last = Duration::from_secs(60);
+    s.apply_pod(db("other"), last);
+    let Some(Decision::Bind { queued, .. }) = s.decide(last, &mut || 0) else { panic!() };
+    assert_eq!(queued.pod.key.name, "b");
 }

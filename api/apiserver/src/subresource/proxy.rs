@@ -25,6 +25,11 @@ pub(crate) fn passed_on(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept.remove("keep-alive");
+    let own: Vec<HeaderName> =
+        kept.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in own {
+        kept.remove(name);
+    }
     kept
 }
 

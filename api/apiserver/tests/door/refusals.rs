@@ -243,3 +243,55 @@ impl store::Store for FullDisk {
         self.inner.compact(revision).await
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_acts_as_another_has_the_others_rights() {
+    let c = Cluster::new().await;
+    let jane =
+        || Request::get(PODS).header("impersonate-user", "jane").header("impersonate-group", "developers");
+    let got = c.ask(jane(), "").await;
+    assert_eq!(got.code, 403);
+    assert!(got.message().contains("User \"jane\" cannot list resource \"pods\""), "{}", got.message());
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let who = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json")
+        .header("impersonate-user", "jane");
+    let got = c.ask(who, review.to_string()).await;
+    assert_eq!(got.json()["status"]["userInfo"]["username"], "jane");
+    let grab = jane().header("impersonate-user", "kubernetes-admin").body(Full::<Bytes>::default()).unwrap();
+    let got = read(c.send(UserInfo::new("joe", ["developers"]), grab).await).await;
+    assert_eq!(got.code, 403);
+    assert!(got.message().contains("cannot impersonate resource \"users\""), "{}", got.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_unknown_fields_make_a_bounded_number_of_warnings() {
+    let c = Cluster::new().await;
+    let mut object = config_map("a", json!({}));
+    for i in 0..1000 {
+        object[format!("{}{i}", "f".repeat(300))] = json!(1);
+    }
+    let got = c.post(CONFIG_MAPS, object).await;
+    assert_eq!(got.code, 201);
+    let lengths: Vec<usize> = got.headers.get_all("warning").iter().map(|v| v.len()).collect();
+    assert_eq!(lengths.len(), 16);
+    assert!(lengths.iter().all(|l| *l < 300), "{lengths:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pods_service_account_must_be_there_and_lends_its_pull_secrets() {
+    let c = Cluster::new().await;
+    let mut robot = pod("p");
+    robot["spec"]["serviceAccountName"] = json!("robot");
+    let got = c.post(PODS, robot.clone()).await;
+    assert_eq!(got.code, 403);
+    let wanted = "pods \"p\" is forbidden: error looking up service account default/robot: serviceaccount \"robot\" not \
+                  found";
+    assert_eq!(got.message(), wanted);
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"},
+        "imagePullSecrets": [{"name": "registry"}]});
+    c.post("/api/v1/namespaces/default/serviceaccounts", account).await.expect(201);
+    let made = c.post(PODS, robot).await.expect(201);
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "registry"}]));
+    c.post(PODS, pod("q")).await.expect(201);
+}

@@ -2,7 +2,7 @@
 use super::Strategy;
 use super::check::{self, Faults};
 use super::pod::{check_template, default_template};
-use super::view::{each, fill, flag, has, int, keep, map, maybe_int, same, section, text};
+use super::view::{each, fill, flag, has, int, keep, list, map, maybe_int, same, section, text};
 use crate::field::{Error, Path};
 use crate::meta;
 use crate::resource::Resource;
@@ -105,6 +105,7 @@ impl Strategy for Job {
             let detail = "requires indexed completion mode";
             faults.push(Error::invalid(path.child("backoffLimitPerIndex"), n, detail));
         }
+        limits_and_policies(&mut faults, spec, &path);
         let at = path.child("template");
         check_template(&mut faults, &spec["template"], &at);
         let at = at.child("spec").child("restartPolicy");
@@ -165,6 +166,71 @@ impl Strategy for Job {
     }
 }
 
+/// What belongs together: limits of indexes, and rules of success and failure, need the Job to be as they suppose.
+fn limits_and_policies(faults: &mut Faults, spec: &Value, path: &Path) {
+    const MAX_RULES: usize = 20;
+    let indexed = text(spec, "/completionMode") == "Indexed";
+    let per_index = has(spec, "/backoffLimitPerIndex");
+    if has(spec, "/maxFailedIndexes") {
+        let (n, at) = (int(spec, "/maxFailedIndexes"), path.child("maxFailedIndexes"));
+        if !per_index {
+            faults.push(Error::invalid(at, n, "when backoffLimitPerIndex is specified"));
+        } else if has(spec, "/completions") && n > int(spec, "/completions") {
+            faults.push(Error::invalid(at, n, "must be less than or equal to completions"));
+        }
+    }
+    let success = path.child("successPolicy");
+    if has(spec, "/successPolicy") {
+        let rules = list(spec, "/successPolicy/rules");
+        if !indexed {
+            let detail = "requires indexed completion mode";
+            faults.push(Error::invalid(success.clone(), spec["successPolicy"].clone(), detail));
+        }
+        if rules.is_empty() {
+            let detail = "at least one rules must be specified when successPolicy is specified";
+            faults.push(Error::required(success.child("rules"), detail));
+        }
+        if rules.len() > MAX_RULES {
+            let detail = format!("must have at most {MAX_RULES} items");
+            faults.push(Error::invalid(success.child("rules"), rules.len(), &detail));
+        }
+        for (i, rule) in rules.iter().enumerate() {
+            let at = success.child("rules").index(i);
+            if !has(rule, "/succeededCount") && !has(rule, "/succeededIndexes") {
+                let detail = "at least one of succeededCount or succeededIndexes must be specified";
+                faults.push(Error::required(at.clone(), detail));
+            }
+            check::not_negative(faults, rule, &at, "succeededCount");
+            let most = int(spec, "/completions");
+            if has(spec, "/completions") && int(rule, "/succeededCount") > most {
+                let detail =
+                    format!("must be less than or equal to {most} (the number of specified completions)");
+                faults.push(Error::invalid(
+                    at.child("succeededCount"),
+                    int(rule, "/succeededCount"),
+                    &detail,
+                ));
+            }
+        }
+    }
+    let failure = path.child("podFailurePolicy");
+    if has(spec, "/podFailurePolicy") {
+        if text(spec, "/template/spec/restartPolicy") != "Never" {
+            let detail = "only \"Never\" is supported when podFailurePolicy is specified";
+            let at = path.child("template").child("spec").child("restartPolicy");
+            faults.push(Error::invalid(at, text(spec, "/template/spec/restartPolicy"), detail));
+        }
+        for (i, rule) in list(spec, "/podFailurePolicy/rules").iter().enumerate() {
+            let at = failure.child("rules").index(i);
+            check::one_of(faults, rule, &at, "action", &["Count", "FailIndex", "FailJob", "Ignore"]);
+            if text(rule, "/action") == "FailIndex" && !per_index {
+                let detail = "requires the backoffLimitPerIndex to be set";
+                faults.push(Error::invalid(at.child("action"), "FailIndex", detail));
+            }
+        }
+    }
+}
+
 /// The selector must be the generated one, or the user must say that it is his own.
 fn selector(faults: &mut Faults, obj: &Value, path: &Path) {
     let spec = &obj["spec"];
@@ -206,6 +272,41 @@ mod tests {
     }
     fn template(restart: &str) -> Value {
         json!({"spec": {"restartPolicy": restart, "containers": [{"name": "a", "image": "x:1"}]}})
+    }
+
+    #[test]
+    fn limits_of_indexes_and_policies_need_the_job_that_they_suppose() {
+        let faults = |more: Value| {
+            let mut spec = json!({"template": template("Never"), "completions": 3});
+            for (k, v) in more.as_object().unwrap() {
+                spec[k] = v.clone();
+            }
+            shown(&Job.validate(&created(spec)))
+        };
+        let leader = json!({"rules": [{"succeededIndexes": "0"}]});
+        let good = json!({"completionMode": "Indexed", "successPolicy": leader, "backoffLimitPerIndex": 1,
+            "maxFailedIndexes": 2, "podFailurePolicy": {"rules": [{"action": "FailIndex",
+                "onExitCodes": {"operator": "In", "values": [1]}}]}});
+        assert!(faults(good.clone()).is_empty(), "{:?}", faults(good));
+        for (bad, wanted) in [
+            (json!({"successPolicy": leader}), "requires indexed completion mode"),
+            (
+                json!({"completionMode": "Indexed", "successPolicy": {"rules": [{}]}}),
+                "at least one of succeededCount",
+            ),
+            (json!({"maxFailedIndexes": 1}), "when backoffLimitPerIndex is specified"),
+            (
+                json!({"podFailurePolicy": {"rules": [{"action": "FailIndex"}]}}),
+                "requires the backoffLimitPerIndex to be set",
+            ),
+            (
+                json!({"template": template("OnFailure"), "podFailurePolicy": {"rules": []}}),
+                "only \"Never\" is supported when podFailurePolicy is specified",
+            ),
+        ] {
+            let all = faults(bad.clone());
+            assert!(all.iter().any(|f| f.contains(wanted)), "{bad}: {all:?}");
+        }
     }
 
     #[test]

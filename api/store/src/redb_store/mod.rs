@@ -3,10 +3,12 @@
 //! ```text
 //!   commit() ──► queue ──► writer thread: check expectations inside one transaction, apply up to BATCH writes,
 //!                          trim history, commit (one fsync) ──► publish to watchers ──► answer everyone
-//!   get(), list() ──► a read transaction of their own, never waiting for the writer
+//!   get(), list() ──► a read transaction of their own, never waiting for the writer; what may read much does so on
+//!                     a thread that may block
 //! ```
 //! Tables: `current` key → record, `log` revision → undo entry, `expiry` (time, key), `meta` head and compacted.
 mod open;
+mod read;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -14,7 +16,7 @@ mod writer;
 
 pub use open::OpenError;
 
-use crate::history::{self, Undo};
+use crate::history::Undo;
 use crate::hub::Hub;
 use crate::{Clock, Committed, Error, Events, Expect, Kv, Op, Page, Retention, Revision, Store};
 use async_trait::async_trait;
@@ -23,6 +25,7 @@ use redb::{Database, ReadableDatabase, TableDefinition};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use writer::{Request, Writer};
 
 const CURRENT: TableDefinition<&str, &[u8]> = TableDefinition::new("current");
@@ -61,6 +64,21 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    /// Takes a snapshot; fails rather than waits while the file is being opened again.
+    fn of(shared: &Shared) -> Result<Self, Error> {
+        let reopening = || Error::Unavailable("the file is being opened again".into());
+        let guard = shared.try_read().ok_or_else(reopening)?;
+        let txn = guard.as_ref().ok_or_else(reopening)?.begin_read().map_err(damaged)?;
+        let meta = txn.open_table(META).map_err(damaged)?;
+        let number = |key| Ok::<u64, Error>(meta.get(key).map_err(damaged)?.map_or(0, |v| v.value()));
+        Ok(Self {
+            current: txn.open_table(CURRENT).map_err(damaged)?,
+            log: txn.open_table(LOG).map_err(damaged)?,
+            head: number(HEAD)?,
+            compacted: number(COMPACTED)?,
+        })
+    }
+
     fn check_revision(&self, asked: Revision) -> Result<(), Error> {
         crate::check_revision(asked, self.head, self.compacted)
     }
@@ -103,18 +121,21 @@ impl RedbStore {
     }
 
     fn snapshot(&self) -> Result<Snapshot, Error> {
-        let guard = self.database.read();
-        let database =
-            guard.as_ref().ok_or_else(|| Error::Unavailable("the file is being opened again".into()))?;
-        let txn = database.begin_read().map_err(damaged)?;
-        let meta = txn.open_table(META).map_err(damaged)?;
-        let number = |key| Ok::<u64, Error>(meta.get(key).map_err(damaged)?.map_or(0, |v| v.value()));
-        Ok(Snapshot {
-            current: txn.open_table(CURRENT).map_err(damaged)?,
-            log: txn.open_table(LOG).map_err(damaged)?,
-            head: number(HEAD)?,
-            compacted: number(COMPACTED)?,
-        })
+        Snapshot::of(&self.database)
+    }
+
+    /// Reads from a snapshot on a thread that may wait for the disk. A runtime of one thread reads at once: such a
+    /// runtime is a test's.
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Snapshot) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return work(self.snapshot()?);
+        }
+        let database = self.database.clone();
+        let read = tokio::task::spawn_blocking(move || work(Snapshot::of(&database)?));
+        read.await.unwrap_or_else(|e| Err(Error::Unavailable(e.to_string())))
     }
 }
 
@@ -130,11 +151,10 @@ impl Store for RedbStore {
 
     async fn get(&self, key: &str, at: Option<Revision>) -> Result<(Option<Kv>, Revision), Error> {
         let snapshot = self.snapshot()?;
-        let now = snapshot.current(key)?;
-        let Some(at) = at else { return Ok((now, snapshot.head)) };
-        snapshot.check_revision(at)?;
-        let then = history::overlay(snapshot.backwards(at)?, key, at)?.remove(key).unwrap_or(now);
-        Ok((then, at))
+        let Some(at) = at else { return Ok((snapshot.current(key)?, snapshot.head)) };
+        drop(snapshot);
+        let key = key.to_owned();
+        self.read(move |snapshot| Ok((read::get_at(&snapshot, &key, at)?, at))).await
     }
 
     async fn list(
@@ -144,47 +164,8 @@ impl Store for RedbStore {
         limit: usize,
         at: Option<Revision>,
     ) -> Result<Page, Error> {
-        let snapshot = self.snapshot()?;
-        let revision = at.unwrap_or(snapshot.head);
-        snapshot.check_revision(revision)?;
-        let mut overlay = history::overlay(snapshot.backwards(revision)?, prefix, revision)?;
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        let wanted = |key: &str| start_after.is_none_or(|s| key > s);
-        let mut kvs = Vec::new();
-        let mut remaining = 0;
-        let mut take = |kv: Kv| if kvs.len() < limit { kvs.push(kv) } else { remaining += 1 };
-        let first = start_after.filter(|s| *s > prefix).unwrap_or(prefix);
-        for entry in snapshot.current.range(first..).map_err(damaged)? {
-            let (key, bytes) = entry.map_err(damaged)?;
-            let key = key.value();
-            if !key.starts_with(prefix) {
-                break;
-            }
-            // Keys that were deleted since sort in between.
-            while let Some(gone) = overlay.first_entry()
-                && gone.key().as_str() < key
-            {
-                let (gone_key, then) = gone.remove_entry();
-                if let Some(kv) = then
-                    && wanted(&gone_key)
-                {
-                    take(kv);
-                }
-            }
-            match overlay.remove(key) {
-                Some(Some(kv)) if wanted(key) => take(kv),
-                None if wanted(key) => take(record::decode(key, bytes.value())?.0),
-                _ => {}
-            }
-        }
-        for (key, then) in overlay {
-            if let Some(kv) = then
-                && wanted(&key)
-            {
-                take(kv);
-            }
-        }
-        Ok(Page { kvs, remaining, revision })
+        let (prefix, start_after) = (prefix.to_owned(), start_after.map(str::to_owned));
+        self.read(move |snapshot| read::list(&snapshot, &prefix, start_after.as_deref(), limit, at)).await
     }
 
     async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
@@ -198,15 +179,8 @@ impl Store for RedbStore {
         // Subscribing before the snapshot is taken: what is published between the two is in both, and the
         // replay stops at what was published before the subscription.
         let (published, live) = self.hub.subscribe(prefix);
-        let snapshot = self.snapshot()?;
-        snapshot.check_revision(after)?;
-        let replayed = history::replay(
-            snapshot.backwards(after)?,
-            |key| snapshot.current(key),
-            prefix,
-            after,
-            published,
-        )?;
+        let prefix = prefix.to_owned();
+        let replayed = self.read(move |snapshot| read::replay(&snapshot, &prefix, after, published)).await?;
         Ok(self.hub.stream(replayed, live, published.max(after)))
     }
 

@@ -150,3 +150,23 @@ async fn keys_expire_after_a_restart_as_well() {
     let event = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("in time");
     assert!(matches!(event, Some(Ok(crate::Event::Delete { revision: 2, .. }))), "{event:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_expire_while_the_writer_never_rests() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let hands = Hands::default();
+    let store = RedbStore::open(&directory.path().join("state.redb"), hands.clock(), Retention::default());
+    let store = store.expect("open");
+    let brief = Op::Put { value: Bytes::from_static(b"x"), ttl: Some(Duration::from_secs(5)) };
+    store.commit("/e", Expect::Any, brief).await.expect("put");
+    hands.advance(Duration::from_secs(6));
+    // Far less than a second lies between two of these writes.
+    let busy = async {
+        let mut n = 0;
+        while store.get("/e", None).await.expect("get").0.is_some() {
+            n += 1;
+            store.commit("/k", Expect::Any, put(n)).await.expect("put");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), busy).await.expect("the key is still there");
+}

@@ -23,7 +23,7 @@ const BATCH_BYTES: usize = 8 << 20;
 /// only be opened again after a write has failed, so the disk must not get that far.
 const RESERVE_BYTES: u64 = 4 * BATCH_BYTES as u64;
 
-/// Expired keys are looked for this often while there are any.
+/// Expired keys are looked for this often while there are any, however busy the writer is.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct Request {
@@ -53,7 +53,7 @@ impl Writer {
         retention: Retention,
     ) -> std::io::Result<Self> {
         let (queue, requests) = mpsc::sync_channel(QUEUE);
-        let mut worker = Worker { database, hub, path, clock, retention, next_expiry: Some(0) };
+        let mut worker = Worker { database, hub, path, clock, retention, next_expiry: Some(0), looked: 0 };
         let thread =
             std::thread::Builder::new().name("store-writer".into()).spawn(move || worker.run(&requests))?;
         Ok(Self { queue: Some(queue), thread: Some(thread) })
@@ -96,6 +96,8 @@ struct Worker {
     retention: Retention,
     /// When the first key expires (milliseconds), as far as known; `None` when no key does.
     next_expiry: Option<u64>,
+    /// When expired keys were last looked for (milliseconds).
+    looked: u64,
 }
 
 impl Worker {
@@ -133,6 +135,11 @@ impl Worker {
                 }
             }
             self.commit(batch);
+            let now = (self.clock)();
+            let rested = now.saturating_sub(self.looked) >= EXPIRY_INTERVAL.as_millis() as u64;
+            if rested && self.next_expiry.is_some_and(|at| at <= now) {
+                self.expire();
+            }
         }
     }
 
@@ -224,6 +231,8 @@ impl Worker {
         match due() {
             Ok((due, next)) => {
                 self.next_expiry = next;
+                // A full batch is rarely all: the next one follows the next commit.
+                self.looked = if due.len() < BATCH { now } else { 0 };
                 let requests = due.into_iter().map(|(key, revision)| Request {
                     key,
                     expect: Expect::ModRevision(revision),

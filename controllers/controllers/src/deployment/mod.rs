@@ -12,7 +12,7 @@ mod tests;
 use crate::claim::{Claimant, claim};
 use crate::context::{Context, controller_key};
 use crate::error::{Doing, Error};
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, object, work};
 use crate::{owner, pod, selector};
 use client::k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
 use client::k8s_openapi::api::core::v1::Pod;
@@ -38,9 +38,9 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { deployments: ctx.informer(), replica_sets: ctx.informer(), pods: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let deployments = feed(c.deployments.clone(), queue.clone(), own_key);
+    let deployments = feed_own(c.deployments.clone(), queue.clone());
     let sets = feed(c.replica_sets.clone(), queue.clone(), |change| c.keys_of_replica_set(change));
-    let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
+    let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let workers = async {
         if c.deployments.synced().await && c.replica_sets.synced().await && c.pods.synced().await {
             work("deployment", &queue, WORKERS, |key| c.sync_deployment(key)).await;
@@ -51,7 +51,7 @@ pub(crate) async fn run(ctx: Context) {
 
 impl Controller {
     fn keys_of_replica_set(&self, change: &Change<ReplicaSet>) -> Vec<ObjectKey> {
-        let Some(rs) = object(change) else { return Vec::new() };
+        let Some(rs) = object(change) else { return every_key(&self.deployments) };
         if let Some(key) = controller_key(&rs.metadata, "apps", "Deployment") {
             return vec![key];
         }
@@ -71,8 +71,14 @@ impl Controller {
     }
 
     /// Only Recreate waits for pods themselves: for one that is gone or has ended.
-    fn key_of_pod(&self, change: &Change<Pod>) -> Option<ObjectKey> {
-        let p = object(change)?;
+    fn keys_of_pod(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
+        match object(change) {
+            Some(p) => self.key_of_pod(change, p).into_iter().collect(),
+            None => every_key(&self.deployments),
+        }
+    }
+
+    fn key_of_pod(&self, change: &Change<Pod>, p: &Pod) -> Option<ObjectKey> {
         if matches!(change, Change::Applied(_)) && !pod::is_terminal(p) {
             return None;
         }

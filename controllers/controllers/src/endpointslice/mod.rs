@@ -8,19 +8,23 @@ mod tests;
 use crate::context::Context;
 use crate::error::{Doing, Error};
 use crate::expectations::{Expectations, Seen};
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, full_passes, object, own_key, work};
 use crate::selector;
 use client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use client::{Change, Informer, ObjectKey, SERVICE_NAME};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Services worked on at a time (`--concurrent-service-endpoint-syncs`).
 const WORKERS: usize = 5;
+
+/// The Endpoints of a Service are written once in so long at most (`--endpoint-updates-batch-period`): an object of a
+/// thousand addresses is 200 kB, and pods become ready by the thousand. Those in a hurry read slices.
+const MIRROR_PERIOD: Duration = Duration::from_secs(1);
 
 struct Controller {
     ctx: Context,
@@ -47,25 +51,54 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let services = feed(c.services.clone(), queue.clone(), own_key);
+    // The mirrors have a queue of their own, in which a Service rests a while before its next one is written.
+    let mirrors = c.ctx.queue::<ObjectKey>();
+    let services = feed(c.services.clone(), queue.clone(), |change| c.keys_of_service(change));
+    let passes = full_passes(c.services.clone(), queue.clone());
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
-    let slices = feed(c.slices.clone(), queue.clone(), |change| c.key_of_slice(change));
-    let mirrors = feed(c.endpoints.clone(), queue.clone(), |change| {
-        object(change).filter(|e| endpoints::is_ours(e)).map(|e| ObjectKey::of(&**e))
+    let slices = feed(c.slices.clone(), queue.clone(), |change| c.keys_of_slice(change));
+    let endpoints = feed(c.endpoints.clone(), mirrors.clone(), |change| {
+        let keys = match object(change) {
+            Some(e) => Vec::from_iter(endpoints::is_ours(e).then(|| ObjectKey::of(&**e))),
+            None => every_key(&c.services),
+        };
+        keys.into_iter().for_each(|key| mirrors.add_after(key, MIRROR_PERIOD));
+        None
     });
     let workers = async {
         let first = c.services.synced().await && c.pods.synced().await;
         if first && c.slices.synced().await && c.endpoints.synced().await {
-            work("endpointslice", &queue, WORKERS, |key| c.sync_service(key)).await;
+            let on_slices = work("endpointslice", &queue, WORKERS, |key| {
+                mirrors.add_after(key.clone(), MIRROR_PERIOD);
+                c.sync_service(key)
+            });
+            let on_mirrors = work("endpoints", &mirrors, WORKERS, |key| c.sync_mirror(key));
+            tokio::join!(on_slices, on_mirrors);
         }
     };
-    tokio::join!(services, pods, slices, mirrors, workers);
+    tokio::join!(services, passes, pods, slices, endpoints, workers);
 }
 
 impl Controller {
-    /// Services that choose the pod by its labels now, or did by those it had.
+    /// The Service; when some may have gone unseen, whatever has slices or Endpoints.
+    fn keys_of_service(&self, change: &Change<Service>) -> Vec<ObjectKey> {
+        if let Some(key) = own_key(change) {
+            return vec![key];
+        }
+        let slices = self.slices.list();
+        let mirrors = self.endpoints.list_where(endpoints::is_ours);
+        let mirrored = mirrors.iter().map(|e| ObjectKey::of(&**e));
+        slices.iter().filter_map(|s| service_of(s)).chain(mirrored).collect()
+    }
+
+    /// Services that choose the pod by its labels now, or did by those it had; all of them when pods may have gone unseen.
     fn keys_of_pod(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
-        let Some(p) = object(change) else { return Vec::new() };
+        let Some(p) = object(change) else {
+            let there: HashSet<String> =
+                self.pods.list().iter().filter_map(|p| p.metadata.uid.clone()).collect();
+            self.labels.lock().retain(|uid, _| there.contains(uid));
+            return every_key(&self.services);
+        };
         let uid = p.metadata.uid.clone().unwrap_or_default();
         let now = p.metadata.labels.clone().unwrap_or_default();
         let before = match change {
@@ -83,8 +116,14 @@ impl Controller {
         services.iter().filter(|s| chosen(s)).map(|s| ObjectKey::of(&**s)).collect()
     }
 
-    fn key_of_slice(&self, change: &Change<EndpointSlice>) -> Option<ObjectKey> {
-        let slice = object(change)?;
+    fn keys_of_slice(&self, change: &Change<EndpointSlice>) -> Vec<ObjectKey> {
+        match object(change) {
+            Some(slice) => self.key_of_slice(change, slice).into_iter().collect(),
+            None => every_key(&self.services),
+        }
+    }
+
+    fn key_of_slice(&self, change: &Change<EndpointSlice>, slice: &EndpointSlice) -> Option<ObjectKey> {
         let key = service_of(slice)?;
         if matches!(change, Change::Deleted(_)) {
             self.expectations.observed_gone(&key, slice.metadata.uid.as_deref().unwrap_or(""));
@@ -98,7 +137,6 @@ impl Controller {
             all.iter().map(|s| &**s).filter(|s| service_of(s).as_ref() == Some(&key)).collect();
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.expectations.forget(&key);
-            self.delete_mirror(&key).await?;
             // Slices go with their owner; one that somebody made without an owner reference goes here.
             for slice in own {
                 self.delete_slice(&key, slice).await?;
@@ -117,7 +155,17 @@ impl Controller {
         let plan = plan::plan_slices(&service, &pods, &own);
         tracing::debug!(service = %key, why = ?plan.why, "planned");
         self.apply_plan(&key, plan).await?;
-        self.ensure_mirror(&key, endpoints::compute_endpoints(&service, &pods)).await?;
+        Ok(None)
+    }
+
+    async fn sync_mirror(&self, key: ObjectKey) -> Outcome {
+        let service = self.services.get(&key.namespace, &key.name);
+        let wanted = service.and_then(|service| {
+            let pods = self.pods.list_in(&key.namespace);
+            let pods: Vec<&Pod> = pods.iter().map(|p| &**p).collect();
+            endpoints::compute_endpoints(&service, &pods)
+        });
+        self.ensure_mirror(&key, wanted).await?;
         Ok(None)
     }
 

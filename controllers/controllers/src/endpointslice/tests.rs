@@ -181,3 +181,48 @@ fn the_older_endpoints_split_ready_from_unready() {
     let turned: Vec<&Pod> = pods.iter().rev().collect();
     assert!(same(&e, &compute_endpoints(&s, &turned).unwrap()), "the order of pods does not matter");
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_are_written_once_a_second_however_many_pods_come() {
+    const PODS: usize = 200;
+    let api = client::fake_api::FakeApi::default();
+    api.put(
+        "/api/v1/namespaces/default/services",
+        "web",
+        serde_json::to_value(service(IntOrString::Int(8080))).unwrap(),
+    );
+    let ctx = crate::testing::context(&api);
+    let stop = ctx.shutdown.clone();
+    let running = tokio::spawn(super::run(ctx));
+    for i in 0..PODS {
+        api.put(
+            "/api/v1/namespaces/default/pods",
+            &format!("web-{i:03}"),
+            serde_json::to_value(pod(i, true)).unwrap(),
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let listed = |kind: &str| -> usize {
+        let all = api.objects().into_iter().filter(|o| o["kind"] == kind);
+        match kind {
+            "Endpoints" => all.map(|o| o["subsets"][0]["addresses"].as_array().map_or(0, Vec::len)).sum(),
+            _ => all.map(|o| o["endpoints"].as_array().map_or(0, Vec::len)).sum(),
+        }
+    };
+    for _ in 0..1000 {
+        if listed("Endpoints") == PODS && listed("EndpointSlice") == PODS {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!((listed("Endpoints"), listed("EndpointSlice")), (PODS, PODS));
+    let writes = api
+        .requests()
+        .iter()
+        .filter(|r| !r.starts_with("GET") && r.contains("/endpoints"))
+        .filter(|r| !r.contains("endpointslices"))
+        .count();
+    assert!((2..=6).contains(&writes), "{writes} writes of Endpoints");
+    stop.cancel();
+    running.await.unwrap();
+}

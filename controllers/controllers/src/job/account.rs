@@ -9,6 +9,7 @@
 //! Invariant: a uid is in the list from before its finalizer goes until its counter has risen; so each ended
 //! pod is in exactly one of: finalizer and not listed, listed, counted.
 use super::failure_policy::{Verdict, judge};
+use super::index_failures::{IndexFailures, compute_index_failures};
 use super::indexes;
 use crate::pod;
 use client::k8s_openapi::api::batch::v1::{Job, JobStatus, UncountedTerminatedPods};
@@ -31,6 +32,8 @@ pub(crate) struct Account {
     pub(crate) uncounted_failed: Vec<String>,
     /// For an Indexed Job: the indexes that are done.
     pub(crate) completed: Option<BTreeSet<i32>>,
+    /// For an Indexed Job with a limit for each index: what failed, and how often.
+    pub(crate) failures: Option<IndexFailures>,
     /// Pods to take the finalizer off once this is written, by name.
     pub(crate) release: Vec<String>,
 }
@@ -48,6 +51,11 @@ impl Account {
         self.failed + self.uncounted_failed.len() as i32
     }
 
+    /// How many indexes failed for good.
+    pub(crate) fn failed_indexes(&self) -> usize {
+        self.failures.as_ref().map_or(0, |f| f.failed.len())
+    }
+
     /// Whether nothing waits to be counted.
     pub(crate) fn is_settled(&self) -> bool {
         self.uncounted_succeeded.is_empty() && self.uncounted_failed.is_empty() && self.release.is_empty()
@@ -62,6 +70,8 @@ impl Account {
         status.failed = (self.failed > 0).then_some(self.failed);
         status.completed_indexes =
             self.completed.as_ref().map(indexes::format).filter(|text| !text.is_empty());
+        // Upstream shows an empty list too, once there is a limit for each index.
+        status.failed_indexes = self.failures.as_ref().map(|f| indexes::format(&f.failed));
         let list = |l: &Vec<String>| (!l.is_empty()).then(|| l.clone());
         status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
             succeeded: list(&self.uncounted_succeeded),
@@ -92,8 +102,8 @@ pub(crate) fn has_failed(job: &Job, p: &Pod) -> bool {
     pod::phase(p) == "Failed" || (!only_failed && pod::is_terminating(p) && pod::phase(p) != "Succeeded")
 }
 
-/// Brings the books up to date with the pods.
-pub(crate) fn compute_account(job: &Job, pods: &[&Pod]) -> Account {
+/// Brings the books up to date with the pods. `ending`: no pod is replaced any more.
+pub(crate) fn compute_account(job: &Job, pods: &[&Pod], ending: bool) -> Account {
     let old = job.status.clone().unwrap_or_default();
     let listed = old.uncounted_terminated_pods.unwrap_or_default();
     let completions = job.spec.as_ref().and_then(|s| s.completions).unwrap_or(0);
@@ -108,10 +118,22 @@ pub(crate) fn compute_account(job: &Job, pods: &[&Pod]) -> Account {
         uncounted_failed: waiting_failed,
         completed: is_indexed(job)
             .then(|| indexes::parse(old.completed_indexes.as_deref().unwrap_or(""), completions)),
+        failures: None,
         release: Vec::new(),
+    };
+    let known = indexes::parse(old.failed_indexes.as_deref().unwrap_or(""), completions);
+    // A pod that is stopped because the Job ends fails no index.
+    let judged: &[&Pod] = if ending { &[] } else { pods };
+    a.failures = compute_index_failures(job, judged, known);
+    let held = match (&a.failures, &a.completed) {
+        (Some(failures), Some(done)) => failures.held(pods, done),
+        _ => BTreeSet::new(),
     };
     for p in pods.iter().filter(|p| is_tracked(p)) {
         let (Some(uid), Some(name)) = (p.metadata.uid.clone(), p.metadata.name.clone()) else { continue };
+        if held.contains(&name) {
+            continue;
+        }
         let room = a.uncounted_succeeded.len() + a.uncounted_failed.len() < MAX_UNCOUNTED;
         if pod::phase(p) == "Succeeded" {
             match (&mut a.completed, index_of(p)) {

@@ -12,6 +12,8 @@ pub(crate) enum Verdict {
     Count,
     /// It counts for nothing and is replaced.
     Ignore,
+    /// It counts, and its index is not tried again.
+    FailIndex,
     /// The Job fails at once; why.
     FailJob(String),
 }
@@ -33,7 +35,7 @@ pub(crate) fn judge(job: &Job, p: &Pod) -> Verdict {
                 what.replace("{pod}", &name.to_string())
             )),
             "Ignore" => Verdict::Ignore,
-            // FailIndex needs backoffLimitPerIndex, which is not there: the failure counts.
+            "FailIndex" => Verdict::FailIndex,
             _ => Verdict::Count,
         };
     }

@@ -3,8 +3,10 @@
 //! Invariant: see [`account`]: no ended pod is counted twice or forgotten, whenever this process dies.
 mod account;
 mod failure_policy;
+mod index_failures;
 mod indexes;
 mod plan;
+mod success_policy;
 #[cfg(test)]
 mod tests;
 
@@ -12,7 +14,7 @@ use crate::claim::{Claimant, claim};
 use crate::context::{Context, controller_key};
 use crate::error::{Doing, Error};
 use crate::expectations::{Expectations, Written};
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, object, work};
 use crate::{owner, pod_control};
 use client::k8s_openapi::api::batch::v1::{Job, JobStatus};
 use client::k8s_openapi::api::core::v1::{EnvVar, Pod};
@@ -50,8 +52,8 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let jobs = feed(c.jobs.clone(), queue.clone(), own_key);
-    let pods = feed(c.pods.clone(), queue.clone(), |change| c.key_of_pod(change));
+    let jobs = feed_own(c.jobs.clone(), queue.clone());
+    let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let workers = async {
         if c.jobs.synced().await && c.pods.synced().await {
             work("job", &queue, WORKERS, |key| c.sync_job(key)).await;
@@ -61,8 +63,14 @@ pub(crate) async fn run(ctx: Context) {
 }
 
 impl Controller {
-    fn key_of_pod(&self, change: &Change<Pod>) -> Option<ObjectKey> {
-        let p = object(change)?;
+    fn keys_of_pod(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
+        match object(change) {
+            Some(p) => self.key_of_pod(change, p).into_iter().collect(),
+            None => every_key(&self.jobs),
+        }
+    }
+
+    fn key_of_pod(&self, change: &Change<Pod>, p: &Pod) -> Option<ObjectKey> {
         let key = controller_key(&p.metadata, "batch", "Job").or_else(|| key_of_orphan(p))?;
         if matches!(change, Change::Deleted(_)) {
             self.expectations.observed_gone(&key, p.metadata.uid.as_deref().unwrap_or(""));
@@ -113,7 +121,9 @@ impl Controller {
         let deleted =
             join_all(doomed.iter().map(|p| self.delete_pod(job, key, p, plan.deleted_count_as_failed))).await;
         deleted.into_iter().collect::<Result<(), Error>>()?;
-        let created = join_all(plan.create.iter().map(|index| self.create_pod(job, key, *index))).await;
+        let failures = |index: &Option<i32>| index.and_then(|i| plan.failures.get(&i).copied());
+        let creations = plan.create.iter().map(|index| self.create_pod(job, key, *index, failures(index)));
+        let created = join_all(creations).await;
         let failed = created.into_iter().find_map(Result::err);
         self.write_status(job, key, plan.status).await?;
         let released: Vec<&Pod> = plan.release.iter().filter_map(find).collect();
@@ -126,7 +136,13 @@ impl Controller {
         }
     }
 
-    async fn create_pod(&self, job: &Job, key: &ObjectKey, index: Option<i32>) -> Result<(), Error> {
+    async fn create_pod(
+        &self,
+        job: &Job,
+        key: &ObjectKey,
+        index: Option<i32>,
+        failures: Option<i32>,
+    ) -> Result<(), Error> {
         let Some(spec) = job.spec.as_ref() else { return Ok(()) };
         let reference = owner::controller_ref("batch/v1", "Job", &job.metadata);
         let mut pod = pod_control::from_template(key, &spec.template, reference);
@@ -142,6 +158,10 @@ impl Controller {
         }
         if let Some(i) = index {
             give_index(&mut pod, &key.name, i);
+        }
+        if let Some(n) = failures {
+            let annotations = pod.metadata.annotations.get_or_insert_default();
+            annotations.insert(index_failures::FAILURE_COUNT.to_owned(), n.to_string());
         }
         let made = pod_control::create(&self.ctx, job, &pod).await?;
         self.expectations.created(key, made.metadata.uid.as_deref().unwrap_or(""), self.ctx.now());

@@ -6,12 +6,13 @@
 //! ```
 use super::account::{self, Account, compute_account};
 use super::failure_policy::{Verdict, judge};
+use super::success_policy::matched_rule;
 use crate::pod;
 use client::k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
 use client::k8s_openapi::api::core::v1::Pod;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The wait after the first failure; it doubles with each (upstream's DefaultJobPodFailureBackOff).
@@ -34,6 +35,8 @@ pub(crate) struct World<'a> {
 pub(crate) struct Plan {
     /// Pods to create: the completion index of each, for an Indexed Job.
     pub(crate) create: Vec<Option<i32>>,
+    /// How often the indexes of `create` failed so far, if each has a limit of its own.
+    pub(crate) failures: BTreeMap<i32, i32>,
     pub(crate) delete: Vec<String>,
     /// Whether deleted pods count as failed; else their finalizer goes first.
     pub(crate) deleted_count_as_failed: bool,
@@ -68,6 +71,7 @@ pub(crate) fn plan_job(world: &World<'_>) -> Plan {
     let old = world.job.status.clone().unwrap_or_default();
     let mut plan = Plan {
         create: Vec::new(),
+        failures: BTreeMap::new(),
         delete: Vec::new(),
         deleted_count_as_failed: false,
         status: old.clone(),
@@ -89,7 +93,9 @@ pub(crate) fn plan_job(world: &World<'_>) -> Plan {
         plan_ttl(world, spec, end, &mut plan);
         return plan;
     }
-    let account = compute_account(world.job, world.pods);
+    let ending = decided(old.conditions.as_deref().unwrap_or_default()).is_some()
+        || world.job.metadata.deletion_timestamp.is_some();
+    let account = compute_account(world.job, world.pods, ending);
     plan.release = account.release.clone();
     let mut conditions = old.conditions.clone().unwrap_or_default();
     let active: Vec<&Pod> = world.pods.iter().copied().filter(|p| pod::is_active(p)).collect();
@@ -202,7 +208,7 @@ fn decide(world: &World<'_>, spec: &JobSpec, account: &Account, active: usize) -
     let uncounted = world.pods.iter().filter(|p| account::is_tracked(p));
     let fatal = uncounted.map(|p| judge(world.job, p)).find_map(|v| match v {
         Verdict::FailJob(why) => Some(why),
-        Verdict::Count | Verdict::Ignore => None,
+        Verdict::Count | Verdict::Ignore | Verdict::FailIndex => None,
     });
     if let Some(why) = fatal {
         return Some(condition("FailureTarget", "True", "PodFailurePolicy", &why, now));
@@ -222,6 +228,12 @@ fn decide(world: &World<'_>, spec: &JobSpec, account: &Account, active: usize) -
         let text = "Job was active longer than specified deadline";
         return Some(condition("FailureTarget", "True", "DeadlineExceeded", text, now));
     }
+    if let Some(end) = failed_by_indexes(spec, account, now) {
+        return Some(end);
+    }
+    if let Some(why) = account.completed.as_ref().and_then(|done| matched_rule(spec, done)) {
+        return Some(condition("SuccessCriteriaMet", "True", "SuccessPolicy", &why, now));
+    }
     let succeeded = account.all_succeeded();
     let complete = match spec.completions {
         Some(wanted) => succeeded >= wanted,
@@ -232,6 +244,20 @@ fn decide(world: &World<'_>, spec: &JobSpec, account: &Account, active: usize) -
         let text = "Reached expected number of succeeded pods";
         condition("SuccessCriteriaMet", "True", "CompletionsReached", text, now)
     })
+}
+
+/// The end of a Job whose indexes fail one by one.
+fn failed_by_indexes(spec: &JobSpec, account: &Account, now: Timestamp) -> Option<JobCondition> {
+    let failed = account.failed_indexes();
+    let most = spec.max_failed_indexes.and_then(|n| usize::try_from(n).ok());
+    if most.is_some_and(|most| failed > most) {
+        let text = "Job has exceeded the specified maximal number of failed indexes";
+        return Some(condition("FailureTarget", "True", "MaxFailedIndexesExceeded", text, now));
+    }
+    let ended = failed + usize::try_from(account.all_succeeded()).unwrap_or(0);
+    let all = usize::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
+    (failed > 0 && ended >= all)
+        .then(|| condition("FailureTarget", "True", "FailedIndexes", "Job has failed indexes", now))
 }
 
 /// With restartPolicy OnFailure the kubelet restarts in place: its restarts count as failures.
@@ -259,7 +285,10 @@ fn plan_pods(world: &World<'_>, spec: &JobSpec, account: &Account, active: &[&Po
     let parallelism = usize::try_from(spec.parallelism.unwrap_or(1)).unwrap_or(0);
     let succeeded = usize::try_from(account.all_succeeded()).unwrap_or(0);
     let want = match spec.completions {
-        Some(n) => parallelism.min(usize::try_from(n).unwrap_or(0).saturating_sub(succeeded)),
+        Some(n) => {
+            let ended = succeeded + account.failed_indexes();
+            parallelism.min(usize::try_from(n).unwrap_or(0).saturating_sub(ended))
+        }
         None if succeeded > 0 => active.len().min(parallelism),
         None => parallelism,
     };
@@ -281,20 +310,39 @@ fn plan_pods(world: &World<'_>, spec: &JobSpec, account: &Account, active: &[&Po
     if missing == 0 {
         return;
     }
-    if let Some(wait) = backoff_left(world) {
+    if account.failures.is_none()
+        && let Some(wait) = backoff_left(world)
+    {
         plan.why = Why::BackingOff;
         plan.look_again = Some(wait);
         return;
     }
     plan.why = Why::TooFew;
-    plan.create = match &account.completed {
-        None => vec![None; missing],
-        Some(done) => {
-            let taken: BTreeSet<i32> = active.iter().filter_map(|p| account::index_of(p)).collect();
-            let free = (0..spec.completions.unwrap_or(0)).filter(|i| !done.contains(i) && !taken.contains(i));
-            free.take(missing).map(Some).collect()
-        }
+    let Some(done) = &account.completed else {
+        plan.create = vec![None; missing];
+        return;
     };
+    let taken: BTreeSet<i32> = active.iter().filter_map(|p| account::index_of(p)).collect();
+    let free = (0..spec.completions.unwrap_or(0)).filter(|i| !done.contains(i) && !taken.contains(i));
+    let Some(failures) = &account.failures else {
+        plan.create = free.take(missing).map(Some).collect();
+        return;
+    };
+    for index in free.filter(|i| !failures.failed.contains(i)) {
+        if plan.create.len() == missing {
+            break;
+        }
+        match failures.wait(index, world.now) {
+            Some(wait) => plan.look_again = earliest(plan.look_again, Some(wait)),
+            None => {
+                plan.create.push(Some(index));
+                plan.failures.insert(index, failures.count(index));
+            }
+        }
+    }
+    if plan.create.is_empty() {
+        plan.why = Why::BackingOff;
+    }
 }
 
 /// How long to wait after the failures since the last success. Read from the pods themselves, so that it
@@ -307,13 +355,17 @@ fn backoff_left(world: &World<'_>) -> Option<Duration> {
     let last_success = ended(|_, p| pod::phase(p) == "Succeeded").max();
     let failures: Vec<Timestamp> = ended(counts).filter(|t| last_success.is_none_or(|s| *t > s)).collect();
     let last = failures.iter().max()?;
-    let exponent = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(16);
-    let wait = BACKOFF.checked_mul(1 << exponent).map_or(MAX_BACKOFF, |w| w.min(MAX_BACKOFF));
-    pod::left(*last, wait, world.now)
+    let earlier = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX);
+    pod::left(*last, wait_after(earlier), world.now)
+}
+
+/// The wait after a failure that so many came before.
+pub(crate) fn wait_after(earlier: u32) -> SignedDuration {
+    BACKOFF.checked_mul(1 << earlier.min(16)).map_or(MAX_BACKOFF, |w| w.min(MAX_BACKOFF))
 }
 
 /// When a pod ended: its last container's end, else when it was asked to go, else its last Ready transition.
-fn ended_at(p: &Pod) -> Option<Timestamp> {
+pub(crate) fn ended_at(p: &Pod) -> Option<Timestamp> {
     let statuses = p.status.as_ref().and_then(|s| s.container_statuses.as_ref());
     let containers = statuses.into_iter().flatten().filter_map(|c| {
         let terminated = c.state.as_ref()?.terminated.as_ref()?;
@@ -352,6 +404,7 @@ pub(crate) fn same_status(a: &JobStatus, b: &JobStatus) -> bool {
         && a.start_time == b.start_time
         && a.completion_time == b.completion_time
         && a.completed_indexes.as_deref().unwrap_or("") == b.completed_indexes.as_deref().unwrap_or("")
+        && a.failed_indexes == b.failed_indexes
         && uncounted(a) == uncounted(b)
         && a.conditions.as_deref().unwrap_or_default() == b.conditions.as_deref().unwrap_or_default()
 }

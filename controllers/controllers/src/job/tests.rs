@@ -1,4 +1,5 @@
 use super::account::{FINALIZER, INDEX};
+use super::index_failures::FAILURE_COUNT;
 use super::plan::{Plan, Why, World, plan_job, same_status};
 use client::k8s_openapi::api::batch::v1::{Job, JobSpec};
 use client::k8s_openapi::api::core::v1::{
@@ -7,6 +8,7 @@ use client::k8s_openapi::api::core::v1::{
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 
 /// A Job and its pods: carries out plans as the server would, and may stop between any two steps.
 struct Sim {
@@ -79,7 +81,11 @@ impl Sim {
                     uid: Some(format!("uid-{name}")),
                     name: Some(name),
                     finalizers: Some(vec![FINALIZER.into()]),
-                    annotations: index.map(|i| [(INDEX.to_owned(), i.to_string())].into()),
+                    annotations: index.map(|i| {
+                        let mut all = BTreeMap::from([(INDEX.to_owned(), i.to_string())]);
+                        all.extend(plan.failures.get(&i).map(|n| (FAILURE_COUNT.to_owned(), n.to_string())));
+                        all
+                    }),
                     creation_timestamp: Some(Time(self.now)),
                     ..ObjectMeta::default()
                 },
@@ -342,6 +348,109 @@ fn an_indexed_job_gives_each_index_to_one_pod() {
     sim.until_finished();
     let status = sim.job.status.clone().unwrap();
     assert_eq!((status.completed_indexes.as_deref(), status.succeeded), (Some("0-2"), Some(3)));
+}
+
+fn per_index(completions: i32, parallelism: i32, limit: i32) -> JobSpec {
+    let mut s = spec(Some(completions), parallelism);
+    s.completion_mode = Some("Indexed".into());
+    s.backoff_limit = Some(i32::MAX);
+    s.backoff_limit_per_index = Some(limit);
+    s
+}
+
+/// The running pod of an index.
+fn runs(sim: &Sim, index: i32) -> usize {
+    let found = sim.running().into_iter().find(|i| super::account::index_of(&sim.pods[*i]) == Some(index));
+    found.unwrap_or_else(|| panic!("index {index} does not run"))
+}
+
+#[test]
+fn an_index_that_fails_too_often_is_given_up_and_the_others_go_on() {
+    let mut sim = Sim::new(per_index(2, 2, 1));
+    sim.step();
+    let first = runs(&sim, 0);
+    sim.end(first, "Failed");
+    let plan = sim.step();
+    assert_eq!((plan.why, plan.create.len()), (Why::BackingOff, 0));
+    assert_eq!(plan.look_again.unwrap().as_secs(), 10);
+    // Until another pod carries its number on, the failed one is held and not counted.
+    assert!(sim.pods[first].metadata.finalizers.is_some());
+    assert_eq!(sim.counts(), (1, 0, 0));
+    sim.later(11);
+    assert_eq!(sim.step().create, [Some(0)]);
+    assert_eq!(sim.pods[runs(&sim, 0)].metadata.annotations.as_ref().unwrap()[FAILURE_COUNT], "1");
+    // Listed, then counted.
+    sim.step();
+    sim.step();
+    assert_eq!(sim.counts(), (2, 0, 1));
+    // What is left of the first failure is its number on the second pod.
+    sim.pods.remove(first);
+    let second = runs(&sim, 0);
+    sim.end(second, "Failed");
+    sim.step();
+    assert_eq!(sim.job.status.as_ref().unwrap().failed_indexes.as_deref(), Some("0"));
+    sim.later(3600);
+    assert!(sim.step().create.is_empty(), "it is not tried again");
+    let other = runs(&sim, 1);
+    sim.end(other, "Succeeded");
+    sim.until_finished();
+    assert_eq!(sim.conditions()[1], pair("Failed", "FailedIndexes"));
+    assert_eq!(sim.counts(), (0, 1, 2));
+    assert!(sim.pods.iter().all(|p| p.metadata.finalizers.is_none()), "nothing holds the pods");
+}
+
+#[test]
+fn more_failed_indexes_than_allowed_end_the_job() {
+    let mut s = per_index(5, 5, 0);
+    s.max_failed_indexes = Some(1);
+    let mut sim = Sim::new(s);
+    sim.step();
+    for index in [0, 3] {
+        let i = runs(&sim, index);
+        sim.end(i, "Failed");
+        sim.step();
+    }
+    sim.until_finished();
+    assert_eq!(sim.conditions()[1], pair("Failed", "MaxFailedIndexesExceeded"));
+    assert_eq!(sim.job.status.as_ref().unwrap().failed_indexes.as_deref(), Some("0,3"));
+}
+
+#[test]
+fn a_rule_may_give_an_index_up_at_its_first_failure() {
+    let mut s = per_index(2, 2, 5);
+    let rules = serde_json::json!({ "rules": [
+        { "action": "FailIndex", "onExitCodes": { "operator": "In", "values": [42] } }] });
+    s.pod_failure_policy = Some(serde_json::from_value(rules).unwrap());
+    let mut sim = Sim::new(s);
+    sim.step();
+    let (a, b) = (runs(&sim, 0), runs(&sim, 1));
+    sim.end_with(a, 42);
+    sim.end_with(b, 1);
+    sim.step();
+    assert_eq!(sim.job.status.as_ref().unwrap().failed_indexes.as_deref(), Some("0"));
+    sim.later(11);
+    assert_eq!(sim.step().create, [Some(1)]);
+}
+
+#[test]
+fn a_job_with_a_success_policy_ends_when_its_leader_has_succeeded() {
+    let mut s = spec(Some(3), 3);
+    s.completion_mode = Some("Indexed".into());
+    let rules = serde_json::json!({ "rules": [{ "succeededIndexes": "0" }] });
+    s.success_policy = Some(serde_json::from_value(rules).unwrap());
+    let mut sim = Sim::new(s);
+    sim.step();
+    sim.end(1, "Succeeded");
+    sim.step();
+    assert!(sim.conditions().is_empty());
+    sim.end(0, "Succeeded");
+    sim.until_finished();
+    assert_eq!(
+        sim.conditions(),
+        [pair("SuccessCriteriaMet", "SuccessPolicy"), pair("Complete", "SuccessPolicy")]
+    );
+    assert_eq!(sim.counts(), (0, 2, 0));
+    assert!(sim.running().is_empty(), "the others are ended");
 }
 
 #[test]

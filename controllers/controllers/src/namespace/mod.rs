@@ -1,4 +1,4 @@
-//! Deletion of namespaces: everything in them first, then the finalizer that kept them.
+//! Deletion of namespaces: the pods in them first, then everything else, then the finalizer that kept them.
 //!
 //! Invariant: a namespace goes only after every kind the server serves was listed in it and found empty.
 mod plan;
@@ -8,7 +8,7 @@ mod tests;
 use crate::context::Context;
 use crate::discovery::{Served, served};
 use crate::error::{Doing, Error};
-use crate::reconcile::{Outcome, feed, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, work};
 use client::k8s_openapi::api::core::v1::{Namespace, NamespaceStatus, Pod};
 use client::kube::Client;
 use client::kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams, PropagationPolicy};
@@ -30,11 +30,14 @@ struct Controller {
 pub(crate) async fn run(ctx: Context) {
     let c = Controller { namespaces: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let namespaces = feed(c.namespaces.clone(), queue.clone(), own_key);
+    let namespaces = feed_own(c.namespaces.clone(), queue.clone());
     // Pods take the longest to go: the last one's end is worth looking again at once.
     let pods = feed(c.ctx.informer::<Pod>(), queue.clone(), |change| match change {
-        Change::Deleted(p) => c.terminating(p.metadata.namespace.as_deref().unwrap_or("")),
-        Change::Applied(_) | Change::Resync => None,
+        Change::Deleted(p) => {
+            c.terminating(p.metadata.namespace.as_deref().unwrap_or("")).into_iter().collect()
+        }
+        Change::Applied(_) => Vec::new(),
+        Change::Resync => every_key(&c.namespaces),
     });
     let workers = async {
         if c.namespaces.synced().await {
@@ -76,10 +79,12 @@ impl Controller {
                 return remains;
             }
         };
-        let deletable = |s: &&Served| s.namespaced && s.can("list") && s.can("delete");
-        for kind in kinds.iter().filter(deletable) {
+        for kind in plan::deletion_order(&kinds) {
             if let Err(error) = self.delete_kind(namespace, kind, &mut remains).await {
                 remains.deletion_failed = Some(error.chain());
+            }
+            if plan::is_pods(kind) && !remains.is_clean() {
+                break;
             }
         }
         remains

@@ -1,4 +1,5 @@
 //! What is said of a namespace that is being deleted, and when it may go. Pure.
+use crate::discovery::Served;
 use client::k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, NamespaceStatus};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::Timestamp;
@@ -23,6 +24,19 @@ impl Remains {
     pub(crate) fn is_clean(&self) -> bool {
         self.objects.is_empty() && self.discovery_failed.is_none() && self.deletion_failed.is_none()
     }
+}
+
+/// The kinds to delete, in order: pods first. What confines and configures them (NetworkPolicies, Secrets) stays until
+/// the last of them has ended.
+pub(crate) fn deletion_order(kinds: &[Served]) -> Vec<&Served> {
+    let deletable = |s: &&Served| s.namespaced && s.can("list") && s.can("delete");
+    let mut all: Vec<&Served> = kinds.iter().filter(deletable).collect();
+    all.sort_by_key(|s| !is_pods(s));
+    all
+}
+
+pub(crate) fn is_pods(kind: &Served) -> bool {
+    kind.resource.group.is_empty() && kind.resource.plural == "pods"
 }
 
 /// Whether the namespace waits for this controller.

@@ -1,4 +1,5 @@
-use super::plan::{Remains, compute_status, finalized, is_ours_to_empty};
+use super::plan::{Remains, compute_status, deletion_order, finalized, is_ours_to_empty};
+use crate::discovery::Served;
 use client::k8s_openapi::api::core::v1::{Namespace, NamespaceSpec};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use jiff::{SignedDuration, Timestamp};
@@ -59,4 +60,29 @@ fn the_status_names_what_is_left_and_by_what_it_is_held() {
 fn a_failed_discovery_keeps_the_namespace() {
     let remains = Remains { discovery_failed: Some("down".into()), ..Remains::default() };
     assert!(!remains.is_clean());
+}
+
+#[test]
+fn pods_go_before_what_confines_and_configures_them() {
+    let kind = |group: &str, plural: &str, verbs: &[&str]| Served {
+        resource: client::kube::api::ApiResource {
+            group: group.into(),
+            version: "v1".into(),
+            api_version: format!("{group}/v1"),
+            kind: plural.into(),
+            plural: plural.into(),
+        },
+        namespaced: true,
+        verbs: verbs.iter().map(|v| (*v).to_owned()).collect(),
+    };
+    let all = ["list", "delete"];
+    let kinds = [
+        kind("", "configmaps", &all),
+        kind("", "bindings", &["create"]),
+        kind("", "pods", &all),
+        kind("metrics.k8s.io", "pods", &["list"]),
+        kind("networking.k8s.io", "networkpolicies", &all),
+    ];
+    let order: Vec<&str> = deletion_order(&kinds).iter().map(|s| s.resource.plural.as_str()).collect();
+    assert_eq!(order, ["pods", "configmaps", "networkpolicies"]);
 }

@@ -90,7 +90,10 @@ impl Controller {
     /// The node, and with a change of heart every other one that is not ready: whether pods are evicted hangs
     /// on whether any node is left to take them.
     fn keys_of_node(&self, change: &Change<Node>) -> Vec<ObjectKey> {
-        let Some(key) = own_key(change) else { return Vec::new() };
+        let Some(key) = own_key(change) else {
+            self.heard.lock().retain(|name, _| self.nodes.get("", name).is_some());
+            return Vec::new();
+        };
         if let Change::Deleted(_) = change {
             self.heard.lock().remove(&key.name);
         }

@@ -1,5 +1,5 @@
 //! What a node's silence means for it and for its pods. Pure.
-use client::k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint, Toleration};
+use client::k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -178,7 +178,7 @@ pub(crate) fn plan_eviction(pod: &Pod, taints: &[Taint], now: Timestamp) -> Evic
     }
     let mut first = Eviction::Never;
     for taint in taints.iter().filter(|t| t.effect == "NoExecute") {
-        let mut matching = tolerations.iter().filter(|t| tolerates(t, taint)).peekable();
+        let mut matching = tolerations.iter().filter(|t| client::tolerates(t, taint)).peekable();
         if matching.peek().is_none() {
             return Eviction::Now;
         }
@@ -194,21 +194,4 @@ pub(crate) fn plan_eviction(pod: &Pod, taints: &[Taint], now: Timestamp) -> Evic
         };
     }
     first
-}
-
-/// Whether a toleration covers a taint.
-pub(crate) fn tolerates(t: &Toleration, taint: &Taint) -> bool {
-    let effect = t.effect.as_deref().filter(|e| !e.is_empty());
-    let key = t.key.as_deref().filter(|k| !k.is_empty());
-    if effect.is_some_and(|e| e != taint.effect) || key.is_some_and(|k| k != taint.key) {
-        return false;
-    }
-    match t.operator.as_deref().unwrap_or("Equal") {
-        "Exists" => true,
-        // Without a key only Exists means every taint.
-        "" | "Equal" => {
-            key.is_some() && t.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("")
-        }
-        _ => false,
-    }
 }

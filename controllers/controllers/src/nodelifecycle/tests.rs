@@ -1,4 +1,4 @@
-use super::plan::{Eviction, Why, World, plan_eviction, plan_node, tolerates};
+use super::plan::{Eviction, Why, World, plan_eviction, plan_node};
 use client::k8s_openapi::api::core::v1::{
     Node, NodeCondition, NodeSpec, NodeStatus, Pod, PodSpec, Taint, Toleration,
 };
@@ -121,23 +121,4 @@ fn a_pod_stays_as_long_as_it_tolerates_every_taint() {
     let mut gone = pod(vec![]);
     gone.metadata.deletion_timestamp = Some(Time(t(0)));
     assert_eq!(plan_eviction(&gone, &taints, t(1)), Eviction::Never);
-}
-
-#[test]
-fn tolerations_match_key_value_and_effect() {
-    let mut taint = taint("k", 0);
-    taint.value = Some("v".into());
-    for (key, operator, value, effect, want) in [
-        (Some("k"), "Exists", None, None, true),
-        (Some("k"), "Equal", Some("v"), None, true),
-        (Some("k"), "Equal", Some("w"), None, false),
-        (Some("k"), "Equal", Some("v"), Some("NoSchedule"), false),
-        (Some("x"), "Exists", None, None, false),
-        (None, "Exists", None, Some("NoExecute"), true),
-        (None, "Equal", Some("v"), None, false),
-    ] {
-        let mut tol = toleration(key, operator, effect, None);
-        tol.value = value.map(str::to_owned);
-        assert_eq!(tolerates(&tol, &taint), want, "{tol:?}");
-    }
 }

@@ -29,7 +29,7 @@ pub(crate) async fn run(ctx: Context) {
     // There is one thing to do: look at all pods.
     let queue = c.ctx.queue::<()>();
     let nodes =
-        feed(c.nodes.clone(), queue.clone(), |change| matches!(change, Change::Deleted(_)).then_some(()));
+        feed(c.nodes.clone(), queue.clone(), |change| (!matches!(change, Change::Applied(_))).then_some(()));
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.might_go(change).then_some(()));
     let workers = async {
         if c.nodes.synced().await && c.pods.synced().await {
@@ -42,7 +42,11 @@ pub(crate) async fn run(ctx: Context) {
 
 impl Controller {
     fn might_go(&self, change: &Change<Pod>) -> bool {
-        let Change::Applied(p) = change else { return false };
+        let p = match change {
+            Change::Applied(p) => p,
+            Change::Deleted(_) => return false,
+            Change::Resync => return true,
+        };
         match pod::node(p) {
             None => pod::is_terminating(p),
             Some(node) if self.nodes.get("", node).is_none() => true,

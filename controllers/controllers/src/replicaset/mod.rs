@@ -10,7 +10,7 @@ use crate::claim::{Claimant, claim};
 use crate::context::{Context, controller_key};
 use crate::error::{Doing, Error};
 use crate::expectations::Expectations;
-use crate::reconcile::{Outcome, feed, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, work};
 use crate::{owner, pod_control, selector};
 use client::k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use client::k8s_openapi::api::core::v1::Pod;
@@ -37,7 +37,7 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let sets = feed(c.replica_sets.clone(), queue.clone(), own_key);
+    let sets = feed_own(c.replica_sets.clone(), queue.clone());
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let workers = async {
         if c.replica_sets.synced().await && c.pods.synced().await {
@@ -48,9 +48,10 @@ pub(crate) async fn run(ctx: Context) {
 }
 
 impl Controller {
-    /// The ReplicaSet that controls the pod; for an orphan every ReplicaSet that might adopt it.
+    /// The ReplicaSet that controls the pod; for an orphan every ReplicaSet that might adopt it; all of them when pods
+    /// may have gone unseen.
     fn keys_of_pod(&self, change: &Change<Pod>) -> Vec<ObjectKey> {
-        let Some(pod) = crate::reconcile::object(change) else { return Vec::new() };
+        let Some(pod) = crate::reconcile::object(change) else { return every_key(&self.replica_sets) };
         if let Some(key) = controller_key(&pod.metadata, "apps", "ReplicaSet") {
             if matches!(change, Change::Deleted(_)) {
                 self.expectations.observed_gone(&key, pod.metadata.uid.as_deref().unwrap_or(""));

@@ -140,3 +140,23 @@ fn batches_double() {
     assert_eq!(slow_start(10).collect::<Vec<_>>(), [1, 2, 4, 3]);
     assert_eq!(slow_start(0).count(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_replicaset_is_looked_at_when_pods_may_have_gone_unseen() {
+    let api = client::fake_api::FakeApi::default();
+    let set = serde_json::json!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": { "namespace": "default" },
+        "spec": { "selector": { "matchLabels": { "app": "web" } } },
+    });
+    api.put("/apis/apps/v1/namespaces/default/replicasets", "web", set);
+    let ctx = crate::testing::context(&api);
+    let c = super::Controller {
+        replica_sets: ctx.informer(),
+        pods: ctx.informer(),
+        expectations: crate::expectations::Expectations::default(),
+        ctx,
+    };
+    assert!(c.replica_sets.synced().await);
+    // No pod is left that could name it.
+    assert_eq!(c.keys_of_pod(&client::Change::Resync), [client::ObjectKey::new("default", "web")]);
+}

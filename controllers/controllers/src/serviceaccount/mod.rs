@@ -5,7 +5,7 @@ mod tests;
 
 use crate::context::Context;
 use crate::error::{Doing, Error};
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, every_key, feed, feed_own, object, work};
 use client::k8s_openapi::NamespaceResourceScope;
 use client::k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use client::kube::Resource;
@@ -28,10 +28,10 @@ pub(crate) async fn run(ctx: Context) {
     let c =
         Controller { namespaces: ctx.informer(), accounts: ctx.informer(), config_maps: ctx.informer(), ctx };
     let queue = c.ctx.queue::<ObjectKey>();
-    let namespaces = feed(c.namespaces.clone(), queue.clone(), own_key);
-    let accounts = feed(c.accounts.clone(), queue.clone(), |change| namespace_of(change, plan::DEFAULT));
+    let namespaces = feed_own(c.namespaces.clone(), queue.clone());
+    let accounts = feed(c.accounts.clone(), queue.clone(), |change| c.namespaces_of(change, plan::DEFAULT));
     let config_maps =
-        feed(c.config_maps.clone(), queue.clone(), |change| namespace_of(change, plan::ROOT_CA));
+        feed(c.config_maps.clone(), queue.clone(), |change| c.namespaces_of(change, plan::ROOT_CA));
     let workers = async {
         let synced = c.namespaces.synced().await && c.accounts.synced().await && c.config_maps.synced().await;
         if synced {
@@ -41,14 +41,17 @@ pub(crate) async fn run(ctx: Context) {
     tokio::join!(namespaces, accounts, config_maps, workers);
 }
 
-/// The namespace of an object called `name`.
-fn namespace_of<K: Object>(change: &Change<K>, name: &str) -> Option<ObjectKey> {
-    let meta = object(change)?.meta();
-    (meta.name.as_deref() == Some(name))
-        .then(|| ObjectKey::new("", meta.namespace.clone().unwrap_or_default()))
-}
-
 impl Controller {
+    /// The namespace of an object called `name`; all of them when such a one may have gone unseen.
+    fn namespaces_of<K: Object>(&self, change: &Change<K>, name: &str) -> Vec<ObjectKey> {
+        let Some(object) = object(change) else { return every_key(&self.namespaces) };
+        let meta = object.meta();
+        if meta.name.as_deref() != Some(name) {
+            return Vec::new();
+        }
+        vec![ObjectKey::new("", meta.namespace.clone().unwrap_or_default())]
+    }
+
     async fn sync_namespace(&self, key: ObjectKey) -> Outcome {
         let Some(ns) = self.namespaces.get("", &key.name) else { return Ok(None) };
         let account = self.accounts.get(&key.name, plan::DEFAULT);

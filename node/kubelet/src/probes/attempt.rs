@@ -33,6 +33,8 @@ pub struct Question {
     pub http: Option<core::HTTPGetAction>,
     pub tcp: Option<core::TCPSocketAction>,
     pub grpc: Option<core::GRPCAction>,
+    /// Any answer over HTTP will do: a hook tells a program something, it does not ask how it is.
+    pub any_status: bool,
 }
 
 impl From<&core::Probe> for Question {
@@ -42,13 +44,20 @@ impl From<&core::Probe> for Question {
             http: p.http_get.clone(),
             tcp: p.tcp_socket.clone(),
             grpc: p.grpc.clone(),
+            any_status: false,
         }
     }
 }
 
 impl From<&core::LifecycleHandler> for Question {
     fn from(h: &core::LifecycleHandler) -> Self {
-        Self { exec: h.exec.clone(), http: h.http_get.clone(), tcp: h.tcp_socket.clone(), grpc: None }
+        Self {
+            exec: h.exec.clone(),
+            http: h.http_get.clone(),
+            tcp: h.tcp_socket.clone(),
+            grpc: None,
+            any_status: true,
+        }
     }
 }
 
@@ -59,7 +68,7 @@ pub async fn ask(question: &Question, target: &Target, timeout: Duration) -> Out
     }
     let asked = async {
         if let Some(http) = &question.http {
-            ask_http(http, target).await
+            ask_http(http, target, question.any_status).await
         } else if let Some(tcp) = &question.tcp {
             ask_tcp(tcp, target).await
         } else if let Some(grpc) = &question.grpc {
@@ -137,7 +146,7 @@ fn http_target(http: &core::HTTPGetAction, target: &Target) -> Result<HttpTarget
     })
 }
 
-async fn ask_http(http: &core::HTTPGetAction, target: &Target) -> Outcome {
+async fn ask_http(http: &core::HTTPGetAction, target: &Target, any_status: bool) -> Outcome {
     let to = match http_target(http, target) {
         Ok(to) => to,
         Err(e) => return Outcome::Unknown(e),
@@ -179,7 +188,7 @@ async fn ask_http(http: &core::HTTPGetAction, target: &Target) -> Outcome {
     };
     match response {
         // Redirects are taken as an answer, as upstream does for those to another host.
-        Ok(status) if (200..400).contains(&status) => Outcome::Success,
+        Ok(status) if any_status || (200..400).contains(&status) => Outcome::Success,
         Ok(status) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
         Err(e) => failed(&e),
     }

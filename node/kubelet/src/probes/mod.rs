@@ -12,6 +12,8 @@ pub mod task;
 mod tls;
 
 #[cfg(test)]
+mod attempt_tests;
+#[cfg(test)]
 mod tests;
 
 use async_trait::async_trait;

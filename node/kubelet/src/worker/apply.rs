@@ -2,11 +2,12 @@
 use super::{Worker, kill_of};
 use crate::actions::{Kill, PodActions};
 use crate::container_config::sandbox_config;
+use crate::mailbox::reference;
 use crate::observed::RunState;
 use crate::probes::Outcome;
 use crate::probes::attempt::Question;
-use client::EventType;
 use client::k8s_openapi::api::core::v1 as core;
+use client::{EventType, Recorder};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -44,6 +45,8 @@ pub(super) struct Stop {
     id: String,
     hook: Option<(core::LifecycleHandler, crate::probes::attempt::Target)>,
     grace: i64,
+    recorder: Recorder,
+    about: core::ObjectReference,
 }
 
 impl Stop {
@@ -55,7 +58,10 @@ impl Stop {
         {
             let limit = Duration::from_secs(self.grace as u64);
             // A hook that fails or takes too long does not keep a container alive.
-            let _ = tokio::time::timeout(limit, run_hook(hook, target, limit)).await;
+            if let Ok(Err(e)) = tokio::time::timeout(limit, run_hook(hook, target, limit)).await {
+                let text = format!("PreStopHook failed: {e}");
+                self.recorder.event_about(self.about.clone(), EventType::Warning, "FailedPreStopHook", text);
+            }
         }
         let used = began.elapsed().as_secs() as i64;
         let timeout = (self.grace - used).max(MIN_GRACE);
@@ -98,14 +104,16 @@ impl Worker {
                 done?;
             }
             self.stale = true;
-            return Ok(true);
+            if plan.start.is_empty() {
+                return Ok(true);
+            }
         }
         if let Some(attempt) = plan.create_sandbox {
             self.create_sandbox(attempt).await?;
             // What to start is decided anew, in the sandbox that is there now.
             return Ok(true);
         }
-        let mut progress = false;
+        let mut progress = !plan.kill.is_empty();
         for start in &plan.start {
             progress |= self.start_container(start).await?;
         }
@@ -181,6 +189,8 @@ impl Worker {
             id: kill.id.clone(),
             hook,
             grace: grace.or(kill.grace_seconds).unwrap_or_else(|| self.grace()),
+            recorder: self.shared.recorder.clone(),
+            about: reference(&self.pod, Some((&kill.name, init))),
         }
     }
 

@@ -41,10 +41,16 @@ impl Rejection {
 pub enum ClusterEvent<'a> {
     /// A node was added, or changed as `change` says.
     Node { node: &'a NodeInfo, change: NodeChange },
-    /// A pod left its node.
+    /// A node is gone.
+    NodeRemoved,
+    /// A pod was placed on a node, or its labels changed there.
+    PodAdded { pod: &'a PodInfo },
+    /// A pod left its node, takes less there, or had these labels there until now.
     PodRemoved { pod: &'a PodInfo },
     /// A RuntimeClass was added, changed or deleted.
     RuntimeClass,
+    /// The labels of a namespace changed.
+    Namespace,
 }
 
 /// A plugin has a name, and says which events may change its mind about a pod it rejected.
@@ -54,6 +60,12 @@ pub trait Plugin: Send + Sync {
     /// Whether, after `event`, a pod this plugin rejected may be accepted. True when in doubt: the cost is one
     /// more attempt.
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent<'_>) -> bool;
+
+    /// Whether a pod that comes to some node may change its mind at all: such events are many, and hardly any pod
+    /// waits for one.
+    fn waits_for_pods(&self) -> bool {
+        false
+    }
 }
 
 /// Looks at the pod once, before nodes are looked at.
@@ -65,6 +77,31 @@ pub trait PreFilter: Plugin {
 /// Decides whether a node can run the pod.
 pub trait Filter: Plugin {
     fn filter(&self, pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<(), Rejection>;
+}
+
+/// What a [`ClusterFilter`] says of a node.
+pub type NodeVerdict<'s> = Box<dyn Fn(&NodeInfo) -> Result<(), Rejection> + 's>;
+/// How good a [`ClusterScore`] finds a node.
+pub type NodeScore<'s> = Box<dyn Fn(&NodeInfo) -> i64 + 's>;
+
+/// Decides whether a node can run the pod by what is on all nodes: counts once, then judges each.
+pub trait ClusterFilter: Plugin {
+    /// The judge of nodes, or None when every node will do.
+    fn begin<'s>(&self, pod: &'s PodInfo, snapshot: &'s Snapshot) -> Option<NodeVerdict<'s>>;
+}
+
+/// Says how good a node is by what is on all nodes.
+pub trait ClusterScore: Plugin {
+    /// The scores of the `feasible` nodes, or None when all are alike.
+    fn begin<'s>(
+        &self,
+        pod: &'s PodInfo,
+        snapshot: &'s Snapshot,
+        feasible: &[&'s NodeInfo],
+    ) -> Option<NodeScore<'s>>;
+
+    /// Brings the scores of all nodes between 0 and [`MAX_SCORE`].
+    fn normalise(&self, scores: &mut [i64]);
 }
 
 /// Looks for a way out after no node passed.
@@ -101,9 +138,13 @@ pub fn normalise_by_max(scores: &mut [i64], reverse: bool) {
 pub struct Framework {
     pub pre_filters: Vec<&'static dyn PreFilter>,
     pub filters: Vec<&'static dyn Filter>,
+    /// After the filters, on what these left.
+    pub cluster_filters: Vec<&'static dyn ClusterFilter>,
     pub post_filters: Vec<&'static dyn PostFilter>,
     /// With weights.
     pub scores: Vec<(&'static dyn Score, i64)>,
+    /// With weights.
+    pub cluster_scores: Vec<(&'static dyn ClusterScore, i64)>,
 }
 
 impl Default for Framework {
@@ -121,6 +162,7 @@ impl Default for Framework {
                 &plugins::RuntimeSupport,
                 &plugins::NodeResourcesFit,
             ],
+            cluster_filters: vec![&plugins::PodTopologySpread, &plugins::InterPodAffinity],
             post_filters: vec![&plugins::Preemption],
             scores: vec![
                 (&plugins::TaintToleration, 3),
@@ -128,6 +170,7 @@ impl Default for Framework {
                 (&plugins::NodeResourcesFit, 1),
                 (&plugins::NodeResourcesBalancedAllocation, 1),
             ],
+            cluster_scores: vec![(&plugins::PodTopologySpread, 2), (&plugins::InterPodAffinity, 2)],
         }
     }
 }
@@ -144,6 +187,13 @@ impl Framework {
         let asked = |name: &'static str| rejected_by.contains(name);
         rejected_by.is_empty()
             || self.filters.iter().any(|p| asked(p.name()) && p.may_help(pod, event))
+            || self.cluster_filters.iter().any(|p| asked(p.name()) && p.may_help(pod, event))
             || self.pre_filters.iter().any(|p| asked(p.name()) && p.may_help(pod, event))
+    }
+
+    /// Whether a pod that these plugins rejected may be helped by [`ClusterEvent::PodAdded`]. A pod that nobody
+    /// rejected waits for nodes, not for pods.
+    pub fn waits_for_pods(&self, rejected_by: &BTreeSet<&'static str>) -> bool {
+        self.cluster_filters.iter().any(|p| rejected_by.contains(p.name()) && p.waits_for_pods())
     }
 }

@@ -88,7 +88,7 @@ impl Score for NodeAffinity {
 }
 
 /// Whether the pod may run on the node.
-fn allows(pod: &PodInfo, node: &NodeInfo) -> bool {
+pub(super) fn allows(pod: &PodInfo, node: &NodeInfo) -> bool {
     let selected =
         pod.spec().node_selector.iter().flatten().all(|(key, value)| node.label(key) == Some(value.as_str()));
     // Terms are alternatives; none at all is met by no node.

@@ -16,7 +16,10 @@ impl Plugin for NodePorts {
                 gone.ports.iter().any(|taken| pod.ports.iter().any(|wanted| wanted.conflicts_with(taken)))
             }
             ClusterEvent::Node { node, .. } => fits(pod, node),
-            ClusterEvent::RuntimeClass => false,
+            ClusterEvent::PodAdded { .. }
+            | ClusterEvent::NodeRemoved
+            | ClusterEvent::RuntimeClass
+            | ClusterEvent::Namespace => false,
         }
     }
 }

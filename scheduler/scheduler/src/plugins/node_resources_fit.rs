@@ -17,7 +17,10 @@ impl Plugin for NodeResourcesFit {
             // Every pod that leaves a node leaves room there, be it one of the node's places for pods.
             ClusterEvent::PodRemoved { .. } => true,
             ClusterEvent::Node { node, change } => change.allocatable && lacking(pod, node).is_empty(),
-            ClusterEvent::RuntimeClass => false,
+            ClusterEvent::PodAdded { .. }
+            | ClusterEvent::NodeRemoved
+            | ClusterEvent::RuntimeClass
+            | ClusterEvent::Namespace => false,
         }
     }
 }

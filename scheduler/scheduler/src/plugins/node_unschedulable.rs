@@ -1,10 +1,10 @@
 //! NodeUnschedulable: a cordoned node takes no new pods, except those that tolerate the taint it stands for.
-use super::taint_toleration::tolerates;
 use crate::cache::Snapshot;
 use crate::framework::{ClusterEvent, Filter, Plugin, Rejection};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use client::k8s_openapi::api::core::v1::Taint;
+use client::tolerates;
 use std::sync::LazyLock;
 
 pub struct NodeUnschedulable;

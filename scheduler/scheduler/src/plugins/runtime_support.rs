@@ -21,7 +21,10 @@ impl Plugin for RuntimeSupport {
         match event {
             ClusterEvent::Node { change, .. } => change.runtime_handlers,
             ClusterEvent::RuntimeClass => true,
-            ClusterEvent::PodRemoved { .. } => false,
+            ClusterEvent::PodAdded { .. }
+            | ClusterEvent::PodRemoved { .. }
+            | ClusterEvent::NodeRemoved
+            | ClusterEvent::Namespace => false,
         }
     }
 }

@@ -4,7 +4,8 @@ use crate::cache::Snapshot;
 use crate::framework::{ClusterEvent, Filter, Plugin, Rejection, Score, normalise_by_max};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use client::k8s_openapi::api::core::v1::{Taint, Toleration};
+use client::k8s_openapi::api::core::v1::Taint;
+use client::tolerates;
 
 pub struct TaintToleration;
 
@@ -49,27 +50,10 @@ impl Score for TaintToleration {
     }
 }
 
-fn untolerated<'n>(pod: &PodInfo, node: &'n NodeInfo) -> Option<&'n Taint> {
+/// The first taint that keeps the pod away.
+pub(super) fn untolerated<'n>(pod: &PodInfo, node: &'n NodeInfo) -> Option<&'n Taint> {
     node.taints()
         .iter()
         .filter(|t| t.effect == "NoSchedule" || t.effect == "NoExecute")
         .find(|t| !pod.tolerations().iter().any(|o| tolerates(o, t)))
-}
-
-/// Whether a toleration covers a taint: an empty effect or key covers all of them.
-pub(super) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |field: &Option<String>| field.clone().filter(|f| !f.is_empty());
-    if given(&toleration.effect).is_some_and(|e| e != taint.effect) {
-        return false;
-    }
-    if given(&toleration.key).is_some_and(|k| k != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
-        Some(_) => false,
-    }
 }

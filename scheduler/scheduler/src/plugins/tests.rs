@@ -7,7 +7,7 @@ use client::k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-fn node(name: &str, more: Value) -> Arc<Node> {
+pub(super) fn node(name: &str, more: Value) -> Arc<Node> {
     let mut v = json!({
         "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
         "status": { "allocatable": { "cpu": "2", "memory": "4Gi", "pods": "3" },
@@ -17,7 +17,7 @@ fn node(name: &str, more: Value) -> Arc<Node> {
     Arc::new(serde_json::from_value(v).unwrap())
 }
 
-fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
+pub(super) fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
     let mut v = json!({
         "metadata": { "name": name, "namespace": "default", "uid": name },
         "spec": { "containers": [{ "name": "c", "image": "i" }] },
@@ -26,7 +26,7 @@ fn pod(name: &str, spec: Value) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(Arc::new(serde_json::from_value::<Pod>(v).unwrap())))
 }
 
-fn merge(into: &mut Value, more: Value) {
+pub(super) fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (k, v) in more {
@@ -41,7 +41,7 @@ fn requests(cpu: &str) -> Value {
     json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": cpu } } }] })
 }
 
-fn cluster(nodes: &[Arc<Node>]) -> Cache {
+pub(super) fn cluster(nodes: &[Arc<Node>]) -> Cache {
     let mut cache = Cache::default();
     for n in nodes {
         cache.set_node(n.clone());
@@ -51,17 +51,17 @@ fn cluster(nodes: &[Arc<Node>]) -> Cache {
     cache
 }
 
-fn decide(cache: &Cache, pod: &PodInfo) -> Result<Placement, FitError> {
+pub(super) fn decide(cache: &Cache, pod: &PodInfo) -> Result<Placement, FitError> {
     schedule_one(&Framework::default(), cache.snapshot(), pod, Sampling::default(), &mut || 0)
 }
 
 #[track_caller]
-fn placed(cache: &Cache, pod: &PodInfo, on: &str) {
+pub(super) fn placed(cache: &Cache, pod: &PodInfo, on: &str) {
     assert_eq!(decide(cache, pod).map(|p| p.node).map_err(|e| e.to_string()), Ok(on.to_owned()));
 }
 
 #[track_caller]
-fn refused(cache: &Cache, pod: &PodInfo, why: &str) {
+pub(super) fn refused(cache: &Cache, pod: &PodInfo, why: &str) {
     assert_eq!(decide(cache, pod).map_err(|e| e.to_string()), Err(why.to_owned()));
 }
 
