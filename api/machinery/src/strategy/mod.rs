@@ -18,6 +18,8 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod function;
+mod ingress;
+mod ingress_class;
 mod job;
 mod lease;
 mod namespace;

@@ -3,12 +3,14 @@
 //! One static list a kind; a cell is a pure function of the object and the time.
 mod core;
 mod events;
+mod ingress;
 mod network;
 mod pods;
 mod workloads;
 
 pub(super) use self::core::{CONFIG_MAP, LEASE, NAMESPACE, NODE, RUNTIME_CLASS, SECRET, SERVICE_ACCOUNT};
 pub(super) use events::{CORE_EVENT, EVENT};
+pub(super) use ingress::{INGRESS, INGRESS_CLASS};
 pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, NETWORK_POLICY, SERVICE};
 pub(super) use pods::POD;
 pub(super) use workloads::{DEPLOYMENT, FUNCTION, JOB, REPLICA_SET, REVISION};
