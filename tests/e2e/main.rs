@@ -20,6 +20,7 @@ mod bad_input;
 mod cli;
 mod crash;
 mod deployments;
+mod gateway;
 mod jobs;
 mod kubectl;
 mod linux;

@@ -10,6 +10,7 @@ use crate::watch::Hubs;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use machinery::ambient::Ambient;
+use prometheus_client::collector::Collector;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,6 +37,8 @@ pub struct Config {
     /// Where clients reach this server; goes into the `kubernetes` Service's endpoints and legacy discovery.
     pub advertise_address: SocketAddr,
     pub limits: Limits,
+    /// Metrics of other parts of this process, shown at `/metrics` beside the server's own.
+    pub collectors: Vec<Box<dyn Collector>>,
 }
 
 impl Config {
@@ -50,6 +53,7 @@ impl Config {
             kubelet_client: None,
             advertise_address: SocketAddr::from(([127, 0, 0, 1], 6443)),
             limits: Limits::default(),
+            collectors: Vec::new(),
         }
     }
 }
@@ -95,7 +99,7 @@ impl ApiServer {
             advertise_address: config.advertise_address,
             in_flight: InFlight::new(&config.limits),
             limits: config.limits,
-            metrics: Metrics::default(),
+            metrics: Metrics::new(config.collectors),
             allocation: tokio::sync::Mutex::new(()),
             shutdown,
         }))

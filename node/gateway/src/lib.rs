@@ -118,8 +118,10 @@ async fn follow(informers: &Informers, metrics: &Metrics, server: &Server) {
     let classes = informers.get::<IngressClass>();
     let (mut a, mut b, mut c) = (functions.subscribe(), services.subscribe(), slices.subscribe());
     let (mut d, mut e) = (ingresses.subscribe(), classes.subscribe());
-    let synced =
-        functions.synced().await && services.synced().await && slices.synced().await && ingresses.synced().await;
+    let synced = functions.synced().await
+        && services.synced().await
+        && slices.synced().await
+        && ingresses.synced().await;
     if !(synced && classes.synced().await) {
         return;
     }

@@ -9,14 +9,12 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Upper bounds in seconds: from a small guest that is there already to the longest a function may take by default.
-const BUCKETS: [f64; 13] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+const BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 /// The gateway's counters. Made before the gateway starts, so that whoever shows metrics has them from the start.
 #[derive(Debug)]
@@ -58,14 +56,9 @@ impl Metrics {
         }
     }
 
-    /// Registers everything under the names of docs/gateway.md.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry) {
-        registry.register(
-            "gateway_request_duration_seconds",
-            "From a request's head to the end of its answer",
-            self.duration.clone(),
-        );
-        registry.register_collector(Box::new(Shown(self.clone())));
+    /// What shows everything under the names of docs/gateway.md.
+    pub fn collector(self: &Arc<Self>) -> Box<dyn Collector> {
+        Box::new(Shown(self.clone()))
     }
 }
 
@@ -76,8 +69,7 @@ struct Shown(Arc<Metrics>);
 impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let help = "Requests answered, by the route that took them and the answer's code";
-        let mut requests =
-            encoder.encode_descriptor("gateway_requests", help, None, MetricType::Counter)?;
+        let mut requests = encoder.encode_descriptor("gateway_requests", help, None, MetricType::Counter)?;
         // Several hosts and paths of one owner count together.
         let routes = self.0.table.load().routes();
         let owners: BTreeMap<_, _> = routes.iter().map(|r| (r.owner.to_string(), r)).collect();
@@ -101,6 +93,10 @@ impl Collector for Shown {
             ];
             ConstCounter::new(*n).encode(requests.encode_family(&labels)?)?;
         }
+        let help = "From a request's head to the end of its answer";
+        let name = "gateway_request_duration_seconds";
+        let durations = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        self.0.duration.encode(durations)?;
         for (name, help, value) in [
             ("gateway_connections", "Connections of clients that are open", self.0.connections.get()),
             (
@@ -125,8 +121,8 @@ mod tests {
     fn requests_are_shown_by_route_and_code() {
         let metrics = Arc::new(Metrics::default());
         metrics.observe(None, 404, Duration::from_millis(1));
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register_collector(metrics.collector());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("text");
         assert!(

@@ -92,9 +92,8 @@ impl RouteTable {
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
         let host = normal_host(host);
         let path = path.split_once('?').map_or(path, |(path, _)| path);
-        let among = |paths: Option<&'_ Vec<Path>>| -> Option<usize> {
-            paths?.iter().position(|p| p.matches(path))
-        };
+        let among =
+            |paths: Option<&'_ Vec<Path>>| -> Option<usize> { paths?.iter().position(|p| p.matches(path)) };
         let exact = self.hosts.get(&*host);
         if let (Some(paths), Some(n)) = (exact, among(exact)) {
             return Some(&paths[n].route);

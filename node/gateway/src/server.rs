@@ -160,11 +160,7 @@ impl Server {
     }
 
     /// Serves until the shutdown, then drains. `tls` is a second listener with what it shows.
-    pub(crate) async fn serve(
-        self: &Arc<Self>,
-        plain: TcpListener,
-        tls: Option<(TcpListener, TlsAcceptor)>,
-    ) {
+    pub(crate) async fn serve(self: &Arc<Self>, plain: TcpListener, tls: Option<(TcpListener, TlsAcceptor)>) {
         let encrypted = async {
             match tls {
                 Some((listener, acceptor)) => self.accept(listener, Some(acceptor)).await,

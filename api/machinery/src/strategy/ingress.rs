@@ -227,7 +227,10 @@ mod tests {
         for (backend, fault) in [
             (json!({}), "spec.defaultBackend: Invalid value: \"\": resource or service backend is required"),
             (to("", json!({ "number": 80 })), "spec.defaultBackend.service.name: Required value"),
-            (to("a", json!({})), "spec.defaultBackend.service: Required value: port name or number is required"),
+            (
+                to("a", json!({})),
+                "spec.defaultBackend.service: Required value: port name or number is required",
+            ),
             (
                 to("a", json!({ "number": 80, "name": "http" })),
                 "spec.defaultBackend.service: Invalid value: \"\": cannot set both port name & port number",

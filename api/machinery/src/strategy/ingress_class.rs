@@ -49,7 +49,8 @@ impl Strategy for IngressClass {
 
 fn is_domain_prefixed_path(text: &str) -> bool {
     let is_path = |rest: &str| {
-        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/%!$&'()*+,;=@".contains(&b))
+        !rest.is_empty()
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/%!$&'()*+,;=@".contains(&b))
     };
     text.split_once('/').is_some_and(|(domain, rest)| dns_subdomain(domain).is_ok() && is_path(rest))
 }
@@ -93,7 +94,8 @@ mod tests {
 
     #[test]
     fn parameters_are_of_the_cluster_unless_they_say_otherwise() {
-        let mut class = json!({ "spec": { "controller": "a.b/c", "parameters": { "kind": "K", "name": "n" } } });
+        let mut class =
+            json!({ "spec": { "controller": "a.b/c", "parameters": { "kind": "K", "name": "n" } } });
         IngressClass.default(&mut class);
         assert_eq!(class["spec"]["parameters"]["scope"], "Cluster");
         assert!(IngressClass.validate(&class).is_empty());

@@ -44,6 +44,10 @@ fn example(row: &Resource) -> Value {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.42.0.1"]}], "ports": [{"port": 80}]})
         }
         ("coordination.k8s.io", _) => json!({"spec": {"holderIdentity": "h", "leaseDurationSeconds": 40}}),
+        (_, "Ingress") => {
+            json!({"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}})
+        }
+        (_, "IngressClass") => json!({"spec": {"controller": "dhow.dev/gateway"}}),
         ("node.k8s.io", _) => json!({"handler": "wasmtime"}),
         ("dhow.dev", _) => json!({"spec": {"image": "x", "env": [{"name": "A", "value": "1"}]}}),
         _ => json!({}),

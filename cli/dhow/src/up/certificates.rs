@@ -89,7 +89,8 @@ impl Certificates {
 pub(super) fn issue(authority: Arc<Authority>) -> gateway::Issue {
     Arc::new(move |names: &[String]| {
         let subject = Subject { common_name: "dhow gateway", organization: None };
-        let made = authority.issue_serving(subject, names, ambient::real().now()).map_err(|e| e.to_string())?;
+        let made =
+            authority.issue_serving(subject, names, ambient::real().now()).map_err(|e| e.to_string())?;
         let chain_pem = format!("{}{}", made.certificate_pem, authority.certificate_pem());
         Ok(gateway::Keyed { chain_pem, key_pem: made.key_pem })
     })

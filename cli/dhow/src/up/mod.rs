@@ -88,9 +88,9 @@ async fn listen_with_tls(args: &Args) -> Result<Option<TcpListener>> {
         Some(TlsPort::Port(port)) => listen(args.bind_address, port, FLAG).await.map(Some),
         None => match TcpListener::bind((args.bind_address, TlsPort::DEFAULT)).await {
             Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Ok(None),
-            bound => {
-                bound.map(Some).with_context(|| format!("listening on {}:{}", args.bind_address, TlsPort::DEFAULT))
-            }
+            bound => bound
+                .map(Some)
+                .with_context(|| format!("listening on {}:{}", args.bind_address, TlsPort::DEFAULT)),
         },
     }
 }
@@ -147,6 +147,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         pki::kubeconfig("dhow", &url, &certificates.authority_pem, "kubernetes-admin", &certificates.admin);
     pki::write_private(&kubeconfig, &text)?;
 
+    let gateway_metrics: Arc<gateway::Metrics> = Arc::default();
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
     let server = ApiServer::new(apiserver::Config {
@@ -156,6 +157,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         )?),
         service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
+        collectors: vec![gateway_metrics.collector()],
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
     });
     let tls = pki::server_config(&certificates.authority_pem, &certificates.apiserver)?;
@@ -190,6 +192,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             socket,
             gateway_listener,
             gateway_tls_listener,
+            gateway_metrics,
             gateway_port,
             &shutdown,
         )
@@ -288,6 +291,7 @@ async fn start_components(
     runtime_socket: &std::path::Path,
     gateway_listener: TcpListener,
     gateway_tls_listener: Option<TcpListener>,
+    gateway_metrics: Arc<gateway::Metrics>,
     gateway_port: u16,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -331,7 +335,7 @@ async fn start_components(
     let config = gateway::Config {
         listener: gateway_listener,
         tls: gateway_tls_listener.map(|listener| gateway::Tls { listener, issue }),
-        metrics: Arc::default(),
+        metrics: gateway_metrics,
         ambient: ambient::real(),
     };
     parts.add("gateway", async move { gateway::run(config, c, i, s).await.map_err(Into::into) });

@@ -45,8 +45,7 @@ impl Follower {
             }
             let own = plan_own(&ingresses.list(), &classes.list());
             if let Some(certificates) = &self.certificates {
-                let complaints =
-                    certificates.follow(&own, |namespace, name| secrets.get(namespace, name));
+                let complaints = certificates.follow(&own, |namespace, name| secrets.get(namespace, name));
                 self.complain(complaints, &mut complained);
             }
             let all_written = self.write_statuses(&own).await && class_looked_at;

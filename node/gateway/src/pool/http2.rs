@@ -98,6 +98,8 @@ impl Http2Pool {
     pub(super) fn close_idle(&self) {
         let now = Instant::now();
         // One that a long request uses is only forgotten here: the request keeps it.
-        self.connections.lock().retain(|_, c| now.duration_since(c.used) < IDLE_TIMEOUT && !c.sender.is_closed());
+        self.connections
+            .lock()
+            .retain(|_, c| now.duration_since(c.used) < IDLE_TIMEOUT && !c.sender.is_closed());
     }
 }

@@ -82,7 +82,8 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 /// be a second connection that nobody checks.
 pub(crate) fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(UPGRADE)?;
-    let asked = version == Version::HTTP_11 && tokens(headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
+    let asked = version == Version::HTTP_11
+        && tokens(headers, &CONNECTION).any(|t| t.eq_ignore_ascii_case("upgrade"));
     let is_http2 = |t: &str| t.len() >= 2 && t.as_bytes()[..2].eq_ignore_ascii_case(b"h2");
     (asked && !tokens(headers, &UPGRADE).any(is_http2)).then(|| upgrade.clone())
 }
@@ -117,7 +118,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// that are not passed on: nothing trustworthy stands in front of the gateway.
 pub(crate) fn prepare(headers: &mut HeaderMap, host: &HeaderValue, peer: &HeaderValue, https: bool) {
     // Only `trailers` may be said of a next hop (RFC 9113 section 8.2.2); gRPC programs insist on it.
-    let trailers = headers.contains_key(TE) && tokens(headers, &TE).any(|t| t.eq_ignore_ascii_case("trailers"));
+    let trailers =
+        headers.contains_key(TE) && tokens(headers, &TE).any(|t| t.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -169,7 +171,8 @@ mod tests {
         assert_eq!(checked("/", &[("host", "a"), ("expect", "cake")]), Err(417));
         let connect = check(&Method::CONNECT, &Uri::from_static("a:80"), Version::HTTP_11, &HeaderMap::new());
         assert_eq!(connect.map_err(|refused| refused.0), Err(StatusCode::METHOD_NOT_ALLOWED));
-        let two = check(&Method::GET, &Uri::from_static("http://a/"), Version::HTTP_2, &headers(&[("host", "b")]));
+        let two =
+            check(&Method::GET, &Uri::from_static("http://a/"), Version::HTTP_2, &headers(&[("host", "b")]));
         assert!(two.is_err());
     }
 

@@ -43,6 +43,9 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a request's last byte to the answer's head, where no Function says otherwise: nginx's `proxy_read_timeout`.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What is noted of a request whose client went away before an answer began: nginx' code for it.
+const CLIENT_GONE: u16 = 499;
+
 /// Backends tried for one request.
 const MAX_TRIES: usize = 3;
 
@@ -141,7 +144,9 @@ impl Trip {
 /// The sentence for a request that its client did not bring to an end; `None` when it did.
 fn fault(progress: &Progress) -> Option<Sentence> {
     let (status, text) = match progress.fault()? {
-        Fault::Malformed => (StatusCode::BAD_REQUEST, "the request's body is not one, or broke off".to_owned()),
+        Fault::Malformed => {
+            (StatusCode::BAD_REQUEST, "the request's body is not one, or broke off".to_owned())
+        }
         Fault::Slow => {
             let seconds = upload::IDLE.as_secs();
             (StatusCode::REQUEST_TIMEOUT, format!("nothing of the request's body came for {seconds} s"))
@@ -184,7 +189,7 @@ impl Proxy {
             started,
             peer: peer.ip,
             route: None,
-            code: 0,
+            code: CLIENT_GONE,
             sent: 0,
             broken: false,
             line: Record::is_logged().then(Box::default),
@@ -260,8 +265,7 @@ impl Proxy {
             },
         });
         let wanted = headers::upgrade(request.version(), request.headers());
-        let protocol =
-            if headers::is_grpc(request.headers()) { Protocol::H2c } else { backends.protocol };
+        let protocol = if headers::is_grpc(request.headers()) { Protocol::H2c } else { backends.protocol };
         headers::prepare(request.headers_mut(), &host, &peer.shown, peer.https);
         self.traces.ensure(request.headers_mut());
         if let Some(line) = &mut record.line {
@@ -292,8 +296,9 @@ impl Proxy {
     }
 
     /// Offers the request to the backends whose turn it is, until one takes it. A request is offered again only if
-    /// nothing of it was sent; or if a connection that had been idle broke before the first word of an answer, the
-    /// request has no body, and to do it twice is the same as once (RFC 9110 section 9.2.2).
+    /// nothing of it was sent; or if its connection broke before an answer began (an idle one was just being closed,
+    /// a pod was just ending), the request has no body, and to do it twice is the same as once (RFC 9110 section
+    /// 9.2.2). Over a new connection that happens once: a request may be what ends the pods.
     async fn send(
         &self,
         mut request: Request<Upload>,
@@ -304,8 +309,11 @@ impl Proxy {
         record: &mut Record,
     ) -> Result<Response<Received>, Sentence> {
         let may_repeat = request.body().is_empty()
-            && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
-        let mut last = String::new();
+            && matches!(
+                *request.method(),
+                Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+            );
+        let (mut last, mut broken) = (String::new(), false);
         for _ in 0..=NEWER_TABLE_LOOKS {
             for address in backends.in_turn().take(MAX_TRIES) {
                 if let Some(line) = &mut record.line {
@@ -331,6 +339,10 @@ impl Proxy {
                         }
                         (Some(unsent), _, false) => {
                             request = unsent;
+                            break;
+                        }
+                        (None, Some(spare), false) if !std::mem::replace(&mut broken, true) => {
+                            request = spare;
                             break;
                         }
                         (None, _, _) => return Err(unreachable(&trip.route, &last)),

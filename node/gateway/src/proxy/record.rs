@@ -61,7 +61,7 @@ impl Drop for Record {
             path = line.path,
             status = self.code,
             bytes = self.sent,
-            ms = took.as_secs_f64() * 1e3,
+            ms = %format_args!("{:.3}", took.as_secs_f64() * 1e3),
             peer = %self.peer,
             route = owner,
             backend,

@@ -101,8 +101,10 @@ impl Upgraded {
     async fn carry(self, moved: Arc<AtomicU64>) -> std::io::Result<()> {
         let Self { client, backend, driver } = self;
         let (client, backend, ()) = tokio::join!(client, backend, driver);
-        let mut client = Counted { inner: TokioIo::new(client.map_err(std::io::Error::other)?), moved: moved.clone() };
-        let mut backend = Counted { inner: TokioIo::new(backend.map_err(std::io::Error::other)?), moved: moved.clone() };
+        let mut client =
+            Counted { inner: TokioIo::new(client.map_err(std::io::Error::other)?), moved: moved.clone() };
+        let mut backend =
+            Counted { inner: TokioIo::new(backend.map_err(std::io::Error::other)?), moved: moved.clone() };
         let carrying = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut backend, BUFFER, BUFFER);
         let mut carrying = std::pin::pin!(carrying);
         let mut seen = 0;

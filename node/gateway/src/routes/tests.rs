@@ -94,7 +94,8 @@ fn functions_answer_under_their_names_their_hosts_and_only_their_paths() {
     );
     assert_eq!(at(&table, "hello.default.localhost", "/").as_deref(), Some("function default/hello"));
     assert_eq!(at(&table, "shop.localhost", "/"), None, "short names are for namespace default");
-    for (path, hit) in [("/cart", true), ("/cart/1", true), ("/cart?id=1", true), ("/cartoon", false), ("/", false)]
+    for (path, hit) in
+        [("/cart", true), ("/cart/1", true), ("/cart?id=1", true), ("/cartoon", false), ("/", false)]
     {
         assert_eq!(at(&table, "shop.example", path).is_some(), hit, "{path}");
     }
@@ -128,8 +129,12 @@ fn a_wildcard_stands_for_one_label_and_comes_after_the_exact_name() {
 
 #[test]
 fn nobody_may_claim_the_name_of_another_namespace() {
-    let thief =
-        function("evil", "f", 1, json!({ "hosts": ["hello.default.localhost", "LOCALHOST.", "hello.localhost"] }));
+    let thief = function(
+        "evil",
+        "f",
+        1,
+        json!({ "hosts": ["hello.default.localhost", "LOCALHOST.", "hello.localhost"] }),
+    );
     let table = of_functions(&[thief]);
     assert_eq!(at(&table, "hello.default.localhost", "/"), None);
     assert_eq!(at(&table, "hello.localhost", "/"), None);
@@ -173,10 +178,7 @@ fn a_split_is_exact_and_revisions_without_a_pod_leave_their_share() {
     let slices = [slice("default", "f", "127.0.0.3")];
     let world =
         World { functions: &[serving("f", json!([]))], services: &services, slices: &slices, ingresses: &[] };
-    assert_eq!(
-        sent(&routes(&world, &table), "f.localhost", "/").as_deref(),
-        Some("127.0.0.3:8080")
-    );
+    assert_eq!(sent(&routes(&world, &table), "f.localhost", "/").as_deref(), Some("127.0.0.3:8080"));
 }
 
 #[test]

@@ -36,8 +36,9 @@ pub(crate) fn certified(
     key_pem: &[u8],
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, Error> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(chain_pem).collect::<Result<_, _>>().map_err(|_| Error::NoCertificate)?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain_pem)
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::NoCertificate)?;
     if chain.is_empty() {
         return Err(Error::NoCertificate);
     }

@@ -146,7 +146,8 @@ impl Certificates {
                     Some(_) => "the one before stays in use",
                     None => "the gateway's own is shown instead",
                 };
-                let message = format!("the certificate of Secret {:?} is not used: {fault}; {instead}", name.1);
+                let message =
+                    format!("the certificate of Secret {:?} is not used: {fault}; {instead}", name.1);
                 complaints.extend(
                     asking.iter().map(|i| Complaint { ingress: i.clone(), message: message.clone() }),
                 );
@@ -202,9 +203,9 @@ impl Certificates {
         {
             return certificate.clone();
         }
-        let made = (self.issue)(&[host.to_owned()]).ok().and_then(|own| {
-            certified(own.chain_pem.as_bytes(), own.key_pem.as_bytes(), &self.provider).ok()
-        });
+        let made = (self.issue)(&[host.to_owned()])
+            .ok()
+            .and_then(|own| certified(own.chain_pem.as_bytes(), own.key_pem.as_bytes(), &self.provider).ok());
         let Some(made) = made else { return self.default.clone() };
         if issued.len() >= MAX_ISSUED {
             issued.clear();

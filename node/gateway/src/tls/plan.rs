@@ -62,7 +62,12 @@ mod tests {
     #[test]
     fn the_oldest_ingress_brings_the_certificate_of_a_host() {
         let wanted = plan_certificates(&[
-            ingress("b", "young", 2, json!({ "tls": [{ "hosts": ["x.example", "y.example"], "secretName": "s" }] })),
+            ingress(
+                "b",
+                "young",
+                2,
+                json!({ "tls": [{ "hosts": ["x.example", "y.example"], "secretName": "s" }] }),
+            ),
             ingress(
                 "a",
                 "old",

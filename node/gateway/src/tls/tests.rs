@@ -31,7 +31,8 @@ fn bench(table: RouteTable) -> Bench {
         let own = signed(&signer, &names);
         Ok(Keyed { chain_pem: own.certificate_pem, key_pem: own.key_pem })
     });
-    let certificates = Certificates::new(issue, Arc::new(ArcSwap::from_pointee(table))).expect("certificates");
+    let certificates =
+        Certificates::new(issue, Arc::new(ArcSwap::from_pointee(table))).expect("certificates");
     Bench { certificates, authority, issued, secrets: HashMap::new() }
 }
 
@@ -40,9 +41,8 @@ impl Bench {
         let mut secret = Secret::default();
         secret.metadata.resource_version = Some(version.to_string());
         let data = [("tls.crt", chain), ("tls.key", key)];
-        secret.data = Some(
-            data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect(),
-        );
+        secret.data =
+            Some(data.iter().map(|(k, v)| ((*k).to_owned(), ByteString(v.as_bytes().to_vec()))).collect());
         self.secrets.insert(name.to_owned(), Arc::new(secret));
     }
 
@@ -65,8 +65,7 @@ impl Bench {
 fn routed() -> RouteTable {
     let function = json!({ "metadata": { "name": "f", "namespace": "default" }, "spec": {} });
     let function = serde_json::from_value(function).expect("a function");
-    let world =
-        crate::World { functions: &[Arc::new(function)], services: &[], slices: &[], ingresses: &[] };
+    let world = crate::World { functions: &[Arc::new(function)], services: &[], slices: &[], ingresses: &[] };
     crate::routes::routes(&world, &RouteTable::default())
 }
 

@@ -60,9 +60,8 @@ mod tests {
     fn an_ingress_shows_its_hosts_and_its_address() {
         let mut o = json!({ "spec": { "rules": [{ "host": "a" }, {}, { "host": "b" }] } });
         let show = |o: &Value| {
-            ["Class", "Hosts", "Address", "Ports"].map(|name| {
-                cell(INGRESS, name, o, NOW).as_str().expect("text").to_owned()
-            })
+            ["Class", "Hosts", "Address", "Ports"]
+                .map(|name| cell(INGRESS, name, o, NOW).as_str().expect("text").to_owned())
         };
         assert_eq!(show(&o), ["<none>", "a,b", "", "80"]);
         o["spec"] = json!({ "ingressClassName": "dhow", "tls": [{}],

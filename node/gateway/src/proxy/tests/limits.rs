@@ -77,8 +77,7 @@ async fn a_client_that_sends_its_head_too_slowly_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_in_its_body_is_told() {
     let gateway = gateway_for(&[echo().await.0], json!({ "timeoutSeconds": 600 })).await;
-    let answer =
-        ask(&gateway, "POST / HTTP/1.1\r\nHost: f.localhost\r\nContent-Length: 9\r\n\r\nfour").await;
+    let answer = ask(&gateway, "POST / HTTP/1.1\r\nHost: f.localhost\r\nContent-Length: 9\r\n\r\nfour").await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
 
@@ -86,8 +85,16 @@ async fn a_client_that_stops_in_its_body_is_told() {
 async fn tunnels_and_requests_with_two_hosts_are_refused() {
     let gateway = gateway(&[echo().await.0]).await;
     for (request, status, text) in [
-        ("CONNECT f.localhost:80 HTTP/1.1\r\nHost: f.localhost:80\r\nConnection: close\r\n\r\n", "405", "CONNECT"),
-        ("GET / HTTP/1.1\r\nHost: f.localhost\r\nHost: other\r\nConnection: close\r\n\r\n", "400", "one host"),
+        (
+            "CONNECT f.localhost:80 HTTP/1.1\r\nHost: f.localhost:80\r\nConnection: close\r\n\r\n",
+            "405",
+            "CONNECT",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: f.localhost\r\nHost: other\r\nConnection: close\r\n\r\n",
+            "400",
+            "one host",
+        ),
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400", "no host"),
     ] {
         let answer = ask(&gateway, request).await;
@@ -140,16 +147,40 @@ async fn requests_cannot_be_smuggled() {
     for (name, headers, body) in [
         ("CL.TE", format!("Content-Length: {length}\r\nTransfer-Encoding: chunked\r\n"), chunked.clone()),
         ("TE.CL", format!("Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"), chunked.clone()),
-        ("two lengths", format!("Content-Length: 0\r\nContent-Length: {}\r\n", hidden.len()), hidden.to_owned()),
+        (
+            "two lengths",
+            format!("Content-Length: 0\r\nContent-Length: {}\r\n", hidden.len()),
+            hidden.to_owned(),
+        ),
         ("a list of lengths", format!("Content-Length: 0, {}\r\n", hidden.len()), hidden.to_owned()),
         ("a signed length", "Content-Length: +0\r\n".to_owned(), hidden.to_owned()),
-        ("TE twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".to_owned(), chunked.clone()),
+        (
+            "TE twice",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n".to_owned(),
+            chunked.clone(),
+        ),
         ("TE unknown", "Transfer-Encoding: xchunked\r\n".to_owned(), chunked.clone()),
-        ("TE with a space", format!("Transfer-Encoding : chunked\r\nContent-Length: {length}\r\n"), chunked.clone()),
-        ("a folded header", format!("X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"), chunked.clone()),
-        ("a bare CR", format!("X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: {length}\r\n"), chunked.clone()),
+        (
+            "TE with a space",
+            format!("Transfer-Encoding : chunked\r\nContent-Length: {length}\r\n"),
+            chunked.clone(),
+        ),
+        (
+            "a folded header",
+            format!("X-A: b\r\n Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
+            chunked.clone(),
+        ),
+        (
+            "a bare CR",
+            format!("X-A: b\rTransfer-Encoding: chunked\r\nContent-Length: {length}\r\n"),
+            chunked.clone(),
+        ),
         ("a NUL", format!("X-A: b\0\r\nContent-Length: {length}\r\n"), chunked.clone()),
-        ("a hidden length", format!("Connection: close, Content-Length\r\nContent-Length: {length}\r\n"), chunked.clone()),
+        (
+            "a hidden length",
+            format!("Connection: close, Content-Length\r\nContent-Length: {length}\r\n"),
+            chunked.clone(),
+        ),
     ] {
         let (address, seen) = tapped().await;
         let gateway = gateway(&[address]).await;
@@ -167,7 +198,11 @@ async fn requests_cannot_be_smuggled() {
             let head = piece.split("\r\n\r\n").next().unwrap_or_default().to_lowercase();
             let both = head.contains("content-length") && head.contains("transfer-encoding");
             assert!(!both, "{name}: {seen}");
-            assert_eq!(head.matches("content-length").count() + head.matches("transfer-encoding").count(), 1, "{name}: {seen}");
+            assert_eq!(
+                head.matches("content-length").count() + head.matches("transfer-encoding").count(),
+                1,
+                "{name}: {seen}"
+            );
             if head.contains("content-length") {
                 assert!(head.contains(&format!("content-length: {length}")), "{name}: {seen}");
             }
@@ -188,4 +223,28 @@ async fn heads_are_bounded_in_number_and_size() {
         let answer = ask(&gateway, &request).await;
         assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn a_request_that_ends_pods_is_tried_at_two_of_them() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut pods = Vec::new();
+    for _ in 0..3 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        pods.push(listener.local_addr().expect("address"));
+        let counted = count.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                read_until(&mut stream, "\r\n\r\n").await;
+                counted.fetch_add(1, Relaxed);
+            }
+        });
+    }
+    let gateway = gateway(&pods).await;
+    let answer = ask(&gateway, &get("f.localhost")).await;
+    assert!(answer.starts_with("HTTP/1.1 502"), "{answer}");
+    assert_eq!(count.load(Relaxed), 2);
+    let post = "POST / HTTP/1.1\r\nHost: f.localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    assert!(ask(&gateway, post).await.starts_with("HTTP/1.1 502"));
+    assert_eq!(count.load(Relaxed), 3, "a POST is sent once");
 }

@@ -90,7 +90,8 @@ impl Drop for Gateway {
 fn table(addresses: &[SocketAddr], spec: &serde_json::Value) -> RouteTable {
     let function = json!({ "metadata": { "name": "f", "namespace": "default" }, "spec": spec });
     let function: Function = serde_json::from_value(function).expect("a function");
-    let service = json!({ "metadata": { "name": "f", "namespace": "default" }, "spec": { "ports": [{ "port": 80 }] } });
+    let service =
+        json!({ "metadata": { "name": "f", "namespace": "default" }, "spec": { "ports": [{ "port": 80 }] } });
     let service = Arc::new(serde_json::from_value(service).expect("a service"));
     let slices: Vec<_> = addresses
         .iter()

@@ -72,8 +72,7 @@ async fn a_kept_connection_that_breaks_before_an_answer_costs_a_get_nothing_and_
 
 #[tokio::test]
 async fn bodies_stream_both_ways_at_once() {
-    let (address, _) =
-        backend(|request| async move { Response::new(request.into_body()) }).await;
+    let (address, _) = backend(|request| async move { Response::new(request.into_body()) }).await;
     let gateway = gateway(&[address]).await;
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
     stream
@@ -91,8 +90,7 @@ async fn bodies_stream_both_ways_at_once() {
 async fn a_client_that_waits_for_100_continue_gets_it_when_the_backend_takes_the_body() {
     let gateway = gateway(&[echo().await.0]).await;
     let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
-    let head =
-        "POST / HTTP/1.1\r\nHost: f.localhost\r\nContent-Length: 4\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n";
+    let head = "POST / HTTP/1.1\r\nHost: f.localhost\r\nContent-Length: 4\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("write");
     let answer = read_until(&mut stream, "\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 100"), "{answer}");
