@@ -3,7 +3,7 @@
 //! ```text
 //!   main ──► startup  idle  pods  writes  serving  reads  density  gateway      one file a measurement
 //!              │        │     │      │       │       │       │        │
-//!              └────────┴─────┴── Cluster (dhow up) ─┴───────┴────────┘         Etcd, WasmtimeServe: yardsticks
+//!              └────────┴─────┴── Cluster (dhow up) ─┴───────┴────────┘         Etcd, WasmtimeServe, Nginx: yardsticks
 //!                                       │
 //!                        Figures ──► Report: a table on the screen and in docs/benchmarks.md
 //! ```
@@ -23,6 +23,7 @@ mod guard;
 mod idle;
 mod load;
 mod machine;
+mod nginx;
 mod pods;
 mod processes;
 mod programs;

@@ -8,6 +8,7 @@ pub(crate) struct Programs {
     pub(crate) wasmtime: PathBuf,
     pub(crate) etcd: PathBuf,
     pub(crate) wrk: PathBuf,
+    pub(crate) nginx: PathBuf,
     /// Some figures are measured with it; they are left out where it is not.
     pub(crate) kubectl: Option<PathBuf>,
 }
@@ -20,6 +21,9 @@ impl Programs {
             wasmtime: existing(&wasmtime)?,
             etcd: on_path("etcd").context("etcd is missing: run `cargo xtask bench`, which installs it")?,
             wrk: on_path("wrk").context("wrk is missing: run `cargo xtask bench`, which installs it")?,
+            nginx: on_path("nginx")
+                .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
+                .context("nginx is missing: run `cargo xtask bench`, which installs it")?,
             kubectl: on_path("kubectl"),
         })
     }

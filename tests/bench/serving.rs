@@ -2,6 +2,7 @@
 use crate::Plan;
 use crate::cluster::Cluster;
 use crate::figure::{Figure, rounded};
+use crate::nginx::Nginx;
 use crate::samples::{median, rounds};
 use crate::wasmtime_serve::WasmtimeServe;
 use crate::wrk::{self, Wrk};
@@ -94,15 +95,21 @@ pub(crate) async fn through_the_gateway(plan: &Plan) -> Result<Vec<Figure>> {
     let served = tokio::time::timeout(limit, serves).await.context("the function is not Ready")??;
     let url = format!("http://127.0.0.1:{}/", cluster.gateway_port);
     let host = format!("hello.localhost:{}", cluster.gateway_port);
-    let (gateway, pod) = in_turn(plan, (&url, Some(&host)), (&direct, None)).await?;
+    let wasmtime = WasmtimeServe::start(plan).await?;
+    let backend = wasmtime.url.trim_start_matches("http://").trim_end_matches('/');
+    let nginx = Nginx::start(plan, backend).await?;
+    let (gateway, proxied) = in_turn(plan, (&url, Some(&host)), (&nginx.url, None)).await?;
+    let (again, pod) = in_turn(plan, (&url, Some(&host)), (&direct, None)).await?;
     cluster.stop().await?;
     Ok(vec![
         figure(
             "hello-http through the gateway, wrk with 64 connections",
             &gateway,
-            "the pod's own address",
-            &pod,
-        ),
+            "nginx before `wasmtime serve` of the same component",
+            &proxied,
+        )
+        .times_yardstick(1.0),
+        figure("the same, beside the function without a gateway", &again, "the pod's own address", &pod),
         Figure::new("create of a Function to Ready, image on the node", served.as_secs_f64() * 1e3, "ms"),
     ])
 }

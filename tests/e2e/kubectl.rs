@@ -288,6 +288,8 @@ fn the_server_tells_what_it_serves_and_who_may() {
             ("jobs", "", "batch/v1", "Job"),
             ("endpointslices", "", "discovery.k8s.io/v1", "EndpointSlice"),
             ("leases", "", "coordination.k8s.io/v1", "Lease"),
+            ("ingresses", "ing", "networking.k8s.io/v1", "Ingress"),
+            ("ingressclasses", "", "networking.k8s.io/v1", "IngressClass"),
             ("networkpolicies", "netpol", "networking.k8s.io/v1", "NetworkPolicy"),
             ("runtimeclasses", "", "node.k8s.io/v1", "RuntimeClass"),
             ("functions", "fn", "dhow.dev/v1alpha1", "Function"),

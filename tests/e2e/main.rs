@@ -21,6 +21,7 @@ mod cli;
 mod crash;
 mod deployments;
 mod functions;
+mod gateway;
 mod jobs;
 mod kubectl;
 mod linux;

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: how fast dhow is, beside its yardsticks, into `docs/benchmarks.md`.
 //!
-//! This part sets up: Debian's etcd and wrk, wasmtime from PyPI, release builds, the guest. What is measured, and how,
+//! This part sets up: Debian's etcd, nginx and wrk, wasmtime from PyPI, release builds, the guest. What is measured, and how,
 //! stands in `tests/bench/`.
 use crate::{debian, demo, guests};
 use anyhow::{Context, Result, bail};
@@ -22,7 +22,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::workspace_root();
-    debian::ensure_packages(&["etcd-server", "wrk", "python3-pip"], "to measure against")?;
+    debian::ensure_packages(&["etcd-server", "wrk", "nginx-light", "python3-pip"], "to measure against")?;
     let folder = root.join("target/bench");
     let wasmtime = wasmtime(&folder.join("wasmtime"))?;
     let guest = guests::build(&root, "hello-http")?;

@@ -1,5 +1,5 @@
 //! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, RuntimeClass and
-//! ServiceAccount). What upstream's plugins only fill in is the pod strategy's.
+//! ServiceAccount, DefaultIngressClass). What upstream's plugins only fill in is the pod strategy's.
 use crate::error::from_store;
 use crate::object;
 use crate::server::Server;
@@ -19,6 +19,9 @@ pub(crate) async fn admit_create(server: &Server, row: &Resource, object: &mut V
     if row.group.is_empty() && row.plural == "pods" {
         runtime_class(server, row, object).await?;
         service_account(server, row, object).await?;
+    }
+    if row.group == "networking.k8s.io" && row.plural == "ingresses" {
+        default_ingress_class(server, object).await?;
     }
     Ok(())
 }
@@ -120,6 +123,33 @@ async fn service_account(server: &Server, row: &Resource, pod: &mut Value) -> Re
     let own = pod.pointer("/spec/imagePullSecrets").and_then(Value::as_array).is_some_and(|s| !s.is_empty());
     if let (false, Some(secrets)) = (own, account.get("imagePullSecrets")) {
         pod["spec"]["imagePullSecrets"] = secrets.clone();
+    }
+    Ok(())
+}
+
+/// An Ingress that names no class gets the one that is marked as the default; of several, the newest.
+async fn default_ingress_class(server: &Server, ingress: &mut Value) -> Result<(), Status> {
+    const MARK: &str = "ingressclass.kubernetes.io/is-default-class";
+    const OLD_CLASS: &str = "kubernetes.io/ingress.class";
+    let named = ingress.pointer("/spec/ingressClassName").is_some_and(|name| !name.is_null());
+    if named || ingress["metadata"]["annotations"][OLD_CLASS].is_string() {
+        return Ok(());
+    }
+    let Some(row) = resource::lookup("networking.k8s.io", "v1", "ingressclasses") else { return Ok(()) };
+    let page = server.store.list(&object::prefix(row), None, 0, None).await.map_err(from_store)?;
+    let mut newest: Option<(String, String)> = None;
+    for kv in &page.kvs {
+        let class = object::decode(row, &kv.value, kv.mod_revision)?;
+        if class["metadata"]["annotations"][MARK] != "true" {
+            continue;
+        }
+        let made = meta::string(&class, "creationTimestamp").to_owned();
+        if newest.as_ref().is_none_or(|(time, _)| *time < made) {
+            newest = Some((made, meta::name(&class).to_owned()));
+        }
+    }
+    if let (Some((_, name)), true) = (newest, ingress["spec"].is_object()) {
+        ingress["spec"]["ingressClassName"] = json!(name);
     }
     Ok(())
 }

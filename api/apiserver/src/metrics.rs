@@ -1,6 +1,7 @@
 //! What is counted, under upstream's names.
 use crate::limits::Class;
 use machinery::resource::Resource;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -58,9 +59,13 @@ fn duration_histogram() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// The server's own, and beside them what `others` show.
+    pub(crate) fn new(others: Vec<Box<dyn Collector>>) -> Self {
         let mut registry = Registry::default();
+        for other in others {
+            registry.register_collector(other);
+        }
         let requests = Family::default();
         let durations = Family::new_with_constructor(duration_histogram as fn() -> Histogram);
         let in_flight = Family::default();
@@ -81,9 +86,7 @@ impl Default for Metrics {
         registry.register("apiserver_open_connections", "Connections held", connections.clone());
         Self { registry, requests, durations, in_flight, watch_events, connections }
     }
-}
 
-impl Metrics {
     pub(crate) fn request(&self, subject: Subject, code: u16, class: Class, took: Duration) {
         let Subject { verb, group, resource, subresource } = subject;
         self.requests.get_or_create(&RequestLabels { verb, group, resource, subresource, code }).inc();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use machinery::ambient::Ambient;
 use machinery::metrics::MetricsReader;
+use prometheus_client::collector::Collector;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub struct Config {
     /// Who knows what nodes and pods use; `metrics.k8s.io` is served if there is somebody.
     pub metrics: Option<Arc<dyn MetricsReader>>,
     pub limits: Limits,
+    /// Metrics of other parts of this process, shown at `/metrics` beside the server's own.
+    pub collectors: Vec<Box<dyn Collector>>,
 }
 
 impl Config {
@@ -54,6 +57,7 @@ impl Config {
             advertise_address: SocketAddr::from(([127, 0, 0, 1], 6443)),
             metrics: None,
             limits: Limits::default(),
+            collectors: Vec::new(),
         }
     }
 }
@@ -102,8 +106,8 @@ impl ApiServer {
             advertise_address: config.advertise_address,
             in_flight: InFlight::new(&config.limits),
             limits: config.limits,
-            metrics: Metrics::default(),
             usage: config.metrics,
+            metrics: Metrics::new(config.collectors),
             allocation: tokio::sync::Mutex::new(()),
             shutdown,
         }))

@@ -19,6 +19,8 @@ mod endpoints;
 mod event;
 mod function;
 mod horizontal_pod_autoscaler;
+mod ingress;
+mod ingress_class;
 mod job;
 mod lease;
 mod namespace;

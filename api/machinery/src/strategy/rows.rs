@@ -8,6 +8,8 @@ use super::{
     event::{CoreEvent, Event},
     function::Function,
     horizontal_pod_autoscaler::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1},
+    ingress::Ingress,
+    ingress_class::IngressClass,
     job::Job,
     lease::Lease,
     namespace::Namespace,
@@ -364,6 +366,31 @@ pub static TABLE: &[Resource] = &[
         columns: columns::EVENT,
         strategy: &Event,
         ttl_seconds: Some(EVENT_TTL_SECONDS),
+        ..CORE
+    },
+    Resource {
+        group: "networking.k8s.io",
+        kind: "Ingress",
+        plural: "ingresses",
+        singular: "ingress",
+        short_names: &["ing"],
+        subresources: &[status(("networking.k8s.io", "v1", "Ingress"))],
+        schema: "io.k8s.api.networking.v1.Ingress",
+        storage: ("networking.k8s.io", "ingresses"),
+        columns: columns::INGRESS,
+        strategy: &Ingress,
+        ..CORE
+    },
+    Resource {
+        group: "networking.k8s.io",
+        kind: "IngressClass",
+        plural: "ingressclasses",
+        singular: "ingressclass",
+        scope: Scope::Cluster,
+        schema: "io.k8s.api.networking.v1.IngressClass",
+        storage: ("networking.k8s.io", "ingressclasses"),
+        columns: columns::INGRESS_CLASS,
+        strategy: &IngressClass,
         ..CORE
     },
     Resource {

@@ -47,6 +47,10 @@ fn example(row: &Resource) -> Value {
         ("autoscaling", _) => {
             json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 3}})
         }
+        (_, "Ingress") => {
+            json!({"spec": {"defaultBackend": {"service": {"name": "web", "port": {"number": 80}}}}})
+        }
+        (_, "IngressClass") => json!({"spec": {"controller": "dhow.dev/gateway"}}),
         ("node.k8s.io", _) => json!({"handler": "wasmtime"}),
         ("dhow.dev", _) => json!({"spec": {"image": "x", "env": [{"name": "A", "value": "1"}]}}),
         _ => json!({}),

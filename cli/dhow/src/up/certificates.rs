@@ -1,11 +1,15 @@
 //! Who is who in a cluster on one machine.
 use super::Args;
+use crate::ambient;
 use crate::dirs::Layout;
 use anyhow::Result;
-use pki::{KeyedCertificate, Subject};
+use pki::{Authority, KeyedCertificate, Subject};
+use std::sync::Arc;
 
 /// Everything that is signed, from files that are made where they are missing.
 pub(super) struct Certificates {
+    /// Signs what the gateway shows for names below localhost.
+    pub(super) authority: Arc<Authority>,
     pub(super) authority_pem: String,
     /// The API server's own.
     pub(super) apiserver: KeyedCertificate,
@@ -76,6 +80,18 @@ impl Certificates {
                 now,
             )?,
             authority_pem: authority.certificate_pem().to_owned(),
+            authority: Arc::new(authority),
         })
     }
+}
+
+/// Certificates for the gateway, signed when they are asked for: they need no file, the authority has one.
+pub(super) fn issue(authority: Arc<Authority>) -> gateway::Issue {
+    Arc::new(move |names: &[String]| {
+        let subject = Subject { common_name: "dhow gateway", organization: None };
+        let made =
+            authority.issue_serving(subject, names, ambient::real().now()).map_err(|e| e.to_string())?;
+        let chain_pem = format!("{}{}", made.certificate_pem, authority.certificate_pem());
+        Ok(gateway::Keyed { chain_pem, key_pem: made.key_pem })
+    })
 }

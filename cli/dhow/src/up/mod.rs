@@ -45,6 +45,12 @@ pub(crate) struct Args {
     /// The port where functions answer
     #[arg(long, default_value_t = 8080)]
     gateway_port: u16,
+    /// The port where they answer over TLS, or `off` [default: 8443, off if another program has it]
+    #[arg(long, value_name = "PORT", value_parser = TlsPort::parse)]
+    gateway_tls_port: Option<TlsPort>,
+    /// Write a line for each request that the gateway answers to standard error
+    #[arg(long)]
+    gateway_access_log: bool,
     /// The address that the API server and the gateway listen on
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     bind_address: IpAddr,
@@ -62,9 +68,44 @@ pub(crate) struct Args {
     autoscaler: AutoscalerFlags,
 }
 
+/// Where functions answer over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TlsPort {
+    Off,
+    Port(u16),
+}
+
+impl TlsPort {
+    const DEFAULT: u16 = 8443;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            port => port.parse().map(Self::Port).map_err(|_| "a port, or off".to_owned()),
+        }
+    }
+}
+
+/// The TLS listener. A port that was asked for must be free; the one nobody asked for may be another program's.
+async fn listen_with_tls(args: &Args) -> Result<Option<TcpListener>> {
+    const FLAG: &str = "--gateway-tls-port";
+    match args.gateway_tls_port {
+        Some(TlsPort::Off) => Ok(None),
+        Some(TlsPort::Port(port)) => listen(args.bind_address, port, FLAG).await.map(Some),
+        None => match TcpListener::bind((args.bind_address, TlsPort::DEFAULT)).await {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => Ok(None),
+            bound => bound
+                .map(Some)
+                .with_context(|| format!("listening on {}:{}", args.bind_address, TlsPort::DEFAULT)),
+        },
+    }
+}
+
 /// Longest wait for the runtime, and then for a node that is Ready: the slowest start seen was two seconds, on a
 /// machine under load.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// What is logged with `--gateway-access-log`; DHOW_LOG overrides it.
+const ACCESS_LOG: &str = "warn,access=info";
 /// How long the components may take to end.
 const STOP: Duration = Duration::from_secs(20);
 
@@ -80,7 +121,7 @@ async fn listen(address: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
 }
 
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
-    ambient::log("warn");
+    ambient::log(if args.gateway_access_log { ACCESS_LOG } else { "warn" });
     let begin = Instant::now();
     let layout = Layout::new(match &args.data_dir {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("{} is not a path", dir.display()))?,
@@ -96,6 +137,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let store = RedbStore::open(&layout.state(), ambient::store_clock(), Retention::default())?;
     let api_listener = listen(args.bind_address, args.port, "--port").await?;
     let gateway_listener = listen(args.bind_address, args.gateway_port, "--gateway-port").await?;
+    let gateway_tls_listener = listen_with_tls(&args).await?;
+    let gateway_tls_port = gateway_tls_listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
     let api_address = api_listener.local_addr()?;
     let gateway_address = gateway_listener.local_addr()?;
     let mut runtime = RuntimeProcess::start(&layout, &args.runtime).await?;
@@ -110,6 +153,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         pki::kubeconfig("dhow", &url, &certificates.authority_pem, "kubernetes-admin", &certificates.admin);
     pki::write_private(&kubeconfig, &text)?;
 
+    let gateway_metrics: Arc<gateway::Metrics> = Arc::default();
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
     let metrics = MetricsServer::default();
@@ -121,6 +165,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         )?),
         service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
+        collectors: vec![gateway_metrics.collector()],
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
     });
     let tls = pki::server_config(&certificates.authority_pem, &certificates.apiserver)?;
@@ -155,6 +200,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             &certificates,
             socket,
             gateway_listener,
+            gateway_tls_listener,
+            gateway_metrics,
             gateway_port,
             &shutdown,
         )
@@ -177,6 +224,14 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
                 println!("dhow is ready in {} ms", begin.elapsed().as_millis());
                 println!("  API server    {url}");
                 println!("  functions     http://NAME.localhost:{}", gateway_address.port());
+                match (gateway_tls_port, args.gateway_tls_port) {
+                    (Some(port), _) => println!("  over TLS      https://NAME.localhost:{port}"),
+                    (None, None) => println!(
+                        "  over TLS      off: another program has port {}; choose one with --gateway-tls-port",
+                        TlsPort::DEFAULT
+                    ),
+                    (None, Some(_)) => {}
+                }
                 println!("  kubectl       export KUBECONFIG={}", kubeconfig.display());
                 println!("  next          dhow deploy FILE.wasm");
                 tokio::select! {
@@ -245,6 +300,8 @@ async fn start_components(
     certificates: &Certificates,
     runtime_socket: &std::path::Path,
     gateway_listener: TcpListener,
+    gateway_tls_listener: Option<TcpListener>,
+    gateway_metrics: Arc<gateway::Metrics>,
     gateway_port: u16,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -292,11 +349,15 @@ async fn start_components(
     });
 
     let (i, s) = (informers.clone(), shutdown.clone());
-    let c = client_as(server, UserInfo::component("system:kube-proxy"));
-    parts.add("gateway", async move {
-        gateway::run(gateway::Config { listener: gateway_listener }, c, i, s).await;
-        Ok(())
-    });
+    let c = client_as(server, UserInfo::component("system:gateway"));
+    let issue = certificates::issue(certificates.authority.clone());
+    let config = gateway::Config {
+        listener: gateway_listener,
+        tls: gateway_tls_listener.map(|listener| gateway::Tls { listener, issue }),
+        metrics: gateway_metrics,
+        ambient: ambient::real(),
+    };
+    parts.add("gateway", async move { gateway::run(config, c, i, s).await.map_err(Into::into) });
 
     let cri = Arc::new(cri::client::connect(runtime_socket));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("listening for the kubelet")?;

@@ -4,6 +4,7 @@
 mod autoscaling;
 mod core;
 mod events;
+mod ingress;
 mod network;
 mod pods;
 mod workloads;
@@ -11,6 +12,7 @@ mod workloads;
 pub(super) use self::core::{CONFIG_MAP, LEASE, NAMESPACE, NODE, RUNTIME_CLASS, SECRET, SERVICE_ACCOUNT};
 pub(super) use autoscaling::{HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1};
 pub(super) use events::{CORE_EVENT, EVENT};
+pub(super) use ingress::{INGRESS, INGRESS_CLASS};
 pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, NETWORK_POLICY, SERVICE};
 pub(super) use pods::POD;
 pub(super) use workloads::{DEPLOYMENT, FUNCTION, JOB, REPLICA_SET, REVISION};
