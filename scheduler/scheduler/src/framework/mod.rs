@@ -119,6 +119,7 @@ impl Default for Framework {
                 &plugins::NodeAffinity,
                 &plugins::NodePorts,
                 &plugins::RuntimeSupport,
+                &plugins::ImportSupport,
                 &plugins::NodeResourcesFit,
             ],
             post_filters: vec![&plugins::Preemption],

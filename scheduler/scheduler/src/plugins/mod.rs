@@ -1,4 +1,5 @@
 //! One file a plugin. All are pure and have no state.
+mod import_support;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -11,6 +12,7 @@ mod taint_toleration;
 #[cfg(test)]
 mod tests;
 
+pub use import_support::ImportSupport;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
