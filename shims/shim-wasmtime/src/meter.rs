@@ -212,21 +212,30 @@ impl Meter {
     }
 
     async fn run_in_background<T>(&self, mut call: Call<T>) -> Step<T> {
+        let gate = &self.lanes.gate;
+        let mut held = None;
         loop {
             if let Some(until) = self.paused_until() {
+                held = None;
                 sleep_until(until).await;
                 continue;
             }
-            let turn = self.lanes.gate.enter(&self.share).await;
+            let turn = match held.take() {
+                Some(turn) => gate.again(turn, &self.share).await,
+                None => gate.enter(&self.share).await,
+            };
             let spent = call.spent;
             let (polled, interrupted) = poll_fn(|cx| Poll::Ready(self.poll(&mut call, cx))).await;
             self.share.charge(call.spent.saturating_sub(spent));
-            drop(turn);
             match polled {
                 Poll::Ready(result) => return Step::Done(result),
-                // The thread has others to look after too.
-                Poll::Pending if interrupted => tokio::task::yield_now().await,
+                Poll::Pending if interrupted => {
+                    held = Some(turn);
+                    // The thread has others to look after too.
+                    tokio::task::yield_now().await;
+                }
                 Poll::Pending => {
+                    drop(turn);
                     woken().await;
                     if !self.heavy.load(Relaxed) {
                         return Step::Move(call);
