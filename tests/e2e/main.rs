@@ -17,7 +17,11 @@
 mod harness;
 
 mod bad_input;
+mod capabilities;
 mod cli;
+#[path = "../../shims/shim-wasmtime/tests/it/components.rs"]
+#[allow(dead_code, reason = "the shim's own tests use more of them")]
+mod components;
 mod crash;
 mod deployments;
 mod functions;
@@ -27,3 +31,5 @@ mod kubectl;
 mod linux;
 mod metrics;
 mod startup;
+#[path = "../../xtask/src/guests/text.rs"]
+mod text;

@@ -26,6 +26,7 @@ const PACKAGES: &[&str] = &[
     "apache2-utils",
     "iproute2",
     "openssl",
+    "redis-server",
 ];
 
 /// The real programs, and how each says which version it is.
@@ -36,6 +37,7 @@ const COMPONENTS: &[(&str, &[&str])] = &[
     ("nft", &["--version"]),
     ("umoci", &["--version"]),
     ("skopeo", &["--version"]),
+    ("redis-server", &["--version"]),
 ];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -73,6 +75,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let joined = std::env::join_paths(&kubectls).context("paths of kubectl")?;
         environment.push(("DHOW_TEST_KUBECTL", joined.into()));
         environment.push(("DHOW_TEST_GUESTS", root.join("target/guests")));
+        let redis = debian::find("redis-server")
+            .context("redis-server is missing although its package is installed")?;
+        environment.push(("DHOW_TEST_REDIS", redis));
     }
     cargo(&root, &["fmt", "--all", "--check"], &[])?;
     cargo(&root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], &[])?;

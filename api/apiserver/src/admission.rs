@@ -1,5 +1,5 @@
-//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, RuntimeClass and
-//! ServiceAccount, DefaultIngressClass). What upstream's plugins only fill in is the pod strategy's.
+//! Admission: what depends on other objects than the one at hand (upstream's NamespaceLifecycle, RuntimeClass,
+//! ServiceAccount and DefaultIngressClass). What upstream's plugins only fill in is the pod strategy's.
 use crate::error::from_store;
 use crate::object;
 use crate::server::Server;

@@ -17,6 +17,7 @@ pub mod cron;
 pub mod discovery;
 mod embedded;
 pub mod field;
+pub mod interface;
 pub mod meta;
 pub mod metrics;
 pub mod openapi;

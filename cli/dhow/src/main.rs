@@ -143,7 +143,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Invoke(args) => return commands::invoke::run(cluster, args).await,
         Command::Run(args) => return commands::run::run(cluster, args).await,
         Command::Push(args) => commands::push::run(args).await?,
-        Command::Pull(args) => commands::pull::run(args).await?,
+        Command::Pull(args) => commands::pull::run(cluster, args).await?,
         Command::Get(args) => commands::get::run(cluster, args).await?,
         Command::Describe(args) => commands::describe::run(cluster, args).await?,
         Command::Logs(args) => commands::logs::run(cluster, args).await?,

@@ -33,6 +33,8 @@ pub const PORTS_ANNOTATION: &str = "dhow.dev/ports";
 
 /// The annotation of an image's spec in which our runtime tells what it holds: `wasm` or `linux`.
 pub const IMAGE_KIND_ANNOTATION: &str = "dhow.dev/image-kind";
+/// In the spec of an image to pull: it is compiled as well, so that its first container starts at once.
+pub const PRECOMPILE_ANNOTATION: &str = "dhow.dev/precompile";
 
 /// The largest message taken or sent: the kubelet's own limit (16 MiB), reached by ExecSync output and long lists.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;

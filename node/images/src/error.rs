@@ -28,6 +28,10 @@ pub enum Error {
     NotWasm { what: String, reason: String },
     #[error("{reference} cannot be used: {reason}")]
     Unsupported { reference: String, reason: String },
+    #[error(
+        "{reference} is a component that imports {import}, which this node does not offer; nothing of it was pulled"
+    )]
+    ImportNotOffered { reference: String, import: String },
     #[error("{reference} has no variant for this node: it offers {}", offered.join(", "))]
     NoPlatform { reference: String, offered: Vec<String> },
     #[error("layer {digest} was refused: {reason}")]

@@ -218,6 +218,27 @@ pub(crate) enum Shape {
     Linux,
 }
 
+/// Whether one of the layers is a wasm file.
+pub(crate) fn is_wasm(manifest: &Manifest) -> bool {
+    manifest.layers.iter().any(|layer| WASM_LAYERS.contains(&layer.media_type.as_str()))
+}
+
+/// The interfaces that a CNCF wasm configuration says its component imports. Other configurations say none.
+pub(crate) fn imports(config: &[u8]) -> Vec<String> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Config {
+        component: Option<Component>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Component {
+        imports: Vec<String>,
+    }
+    let config: Config = serde_json::from_slice(config).unwrap_or_default();
+    config.component.map(|component| component.imports).unwrap_or_default()
+}
+
 /// Decides what an image is.
 pub(crate) fn shape(reference: &str, manifest: &Manifest, config: &[u8]) -> Result<Shape, Error> {
     let wasm: Vec<&Descriptor> =

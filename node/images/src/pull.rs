@@ -30,6 +30,9 @@ pub struct PullOptions {
     pub credential: Credential,
     pub prefer: Prefer,
     pub progress: Option<ProgressFn>,
+    /// The interfaces that this node offers to components ([`machinery::interface::track`]s). An artifact whose
+    /// configuration tells of another import is refused before its layer is fetched. `None` looks at no imports.
+    pub offers: Option<Arc<[String]>>,
 }
 
 /// Counts bytes over all blobs of a pull.
@@ -97,6 +100,9 @@ impl Images {
         pins.add(&digest);
         blobs.insert(self.inner.blobs.put(body, "a manifest").await?);
 
+        if let Some(offers) = options.offers.as_deref().filter(|_| manifest::is_wasm(&manifest)) {
+            self.check_imports(source, &manifest, &mut pins, offers).await?;
+        }
         self.fetch_all(source, &manifest, &mut pins, &options.progress).await?;
         blobs.insert(manifest.config.digest.clone());
         blobs.extend(manifest.layers.iter().map(|layer| layer.digest.clone()));
@@ -158,6 +164,34 @@ impl Images {
             return Err(Error::DigestMismatch { what, expected, actual });
         }
         Ok((body.to_vec(), actual))
+    }
+
+    /// Reads the configuration of a wasm artifact, and refuses what this node cannot run.
+    async fn check_imports(
+        &self,
+        source: &Source<'_>,
+        manifest: &Manifest,
+        pins: &mut Pins<'_>,
+        offers: &[String],
+    ) -> Result<(), Error> {
+        let (size, limit) = (manifest.config.size, self.inner.config.limits.document_bytes);
+        if size > limit {
+            let what = format!("{} of {}", what_is(&manifest.config), source.reference);
+            return Err(Error::TooLarge { what, size, limit });
+        }
+        pins.add(&manifest.config.digest);
+        let meter = Meter { done: AtomicU64::new(0), total: size, progress: None };
+        self.fetch(source, manifest.config.clone(), &meter).await?;
+        let config = self.inner.blobs.read(&manifest.config.digest, "an image configuration").await?;
+        let imports = manifest::imports(&config);
+        let offers: Vec<&str> = offers.iter().map(String::as_str).collect();
+        match machinery::interface::missing(imports.iter().map(String::as_str), &offers) {
+            None => Ok(()),
+            Some(import) => Err(Error::ImportNotOffered {
+                reference: source.reference.to_string(),
+                import: import.to_owned(),
+            }),
+        }
     }
 
     /// Fetches configuration and layers that are not here, several at a time.

@@ -215,6 +215,34 @@ async fn a_wrong_password_is_told_from_none_and_the_right_one_works_afterwards()
 }
 
 #[tokio::test]
+async fn a_component_that_imports_what_is_not_offered_is_refused_before_it_is_fetched() {
+    let bench = Bench::new().await;
+    let config = |imports: &[&str]| {
+        json!({"os": "wasip2", "component": {"imports": imports, "exports": []}}).to_string()
+    };
+    let add = |name: &str, imports: &[&str]| {
+        let layer = [("application/wasm", COMPONENT.to_vec())];
+        bench.add(name, "application/vnd.wasm.config.v0+json", &config(imports), &layer)
+    };
+    let offers: Arc<[String]> = vec!["wasi:io/poll@0.2".to_owned()].into();
+    let pull = async |name: &str| {
+        let options = PullOptions { offers: Some(offers.clone()), ..PullOptions::default() };
+        bench.images.pull(&bench.registry.reference(&format!("{name}:v1")), &options).await
+    };
+    let layers = add("wants", &["wasi:io/poll@0.2.3", "foo:bar/baz@1.0.0"]);
+    let error = pull("wants").await.unwrap_err();
+    assert!(
+        matches!(&error, Error::ImportNotOffered { import, .. } if import == "foo:bar/baz@1.0.0"),
+        "{error}"
+    );
+    assert_eq!(bench.gets(&layers[0]), 0);
+    bench.images.sweep().await.unwrap();
+    assert_eq!(bench.blob_count(), 0, "nothing stays of what was refused");
+    add("fits", &["wasi:io/poll@0.2.9"]);
+    pull("fits").await.unwrap();
+}
+
+#[tokio::test]
 async fn limits_hold_before_a_byte_is_fetched() {
     let bench = Bench::with_limits(Limits { wasm_bytes: 10, ..Limits::default() }).await;
     let layers = bench.add_wasm("large", &[MODULE, &[0; 100]].concat());

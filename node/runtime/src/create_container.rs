@@ -10,9 +10,11 @@ use images::{Content, ImageRecord, Reference};
 use shim::{ContainerSpec, ImageContent, ImageKind, Shim};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Input that lies between whoever sends it and a container that does not read: a pipe's size.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -26,7 +28,16 @@ impl Runtime {
         let (answer, wait) = oneshot::channel();
         let runtime = self.clone();
         self.inner.tasks.spawn(async move {
-            let created = runtime.create_entry(request).await;
+            let mut answer = answer;
+            let unwanted = CancellationToken::new();
+            let mut creating = pin!(runtime.create_entry(request, &unwanted));
+            let created = tokio::select! {
+                created = creating.as_mut() => created,
+                () = answer.closed() => {
+                    unwanted.cancel();
+                    creating.await
+                }
+            };
             if let Err(Ok(id)) = answer.send(created)
                 && let Err(error) = runtime.remove(&id).await
             {
@@ -38,7 +49,11 @@ impl Runtime {
         created.map(|container_id| CreateContainerResponse { container_id })
     }
 
-    async fn create_entry(&self, request: CreateContainerRequest) -> Result<String, Error> {
+    async fn create_entry(
+        &self,
+        request: CreateContainerRequest,
+        unwanted: &CancellationToken,
+    ) -> Result<String, Error> {
         let inner = &self.inner;
         let config = request.config.unwrap_or_default();
         let sandbox = self.ready_sandbox(&request.pod_sandbox_id)?;
@@ -69,8 +84,15 @@ impl Runtime {
             .containers
             .save(&id, &record, Survive::Process)
             .and_then(|()| std::fs::create_dir_all(inner.state_dir(&id)));
+        let creating = shim.create(spec);
         let made = match saved {
-            Ok(()) => shim.create(spec).await.map_err(from_shim),
+            // Compiling may take minutes, for nobody. (A Linux container half made has mounts that must be undone.)
+            Ok(()) if kind == ImageKind::Wasm => {
+                let made = unwanted.run_until_cancelled(creating).await;
+                made.unwrap_or_else(|| Err(shim::Error::Unavailable("nobody waits for it any more".into())))
+                    .map_err(from_shim)
+            }
+            Ok(()) => creating.await.map_err(from_shim),
             Err(error) => Err(from_disk("saving the container")(error)),
         };
         let handle = match made {
@@ -193,7 +215,7 @@ impl Runtime {
             ports: plan::compute_ports(config)?,
             network_namespace: attachment.and_then(|attachment| attachment.namespace.clone()),
             cgroup_parent: sandbox.cgroup_parent.clone(),
-            annotations: config.annotations.clone(),
+            annotations: plan::compute_annotations(&sandbox.annotations, &config.annotations),
             state_dir: self.inner.state_dir(&record.id),
             stdin: input.map(|input| Box::new(input) as shim::Input),
             terminal: config.tty,

@@ -33,6 +33,7 @@ pub(crate) fn from_images(error: images::Error) -> cri::Error {
         | Error::NotWasm { .. }
         | Error::Unsupported { .. }
         | Error::NoPlatform { .. }
+        | Error::ImportNotOffered { .. }
         | Error::BadLayer { .. }
         | Error::Credentials { .. }
         | Error::Tls { .. } => cri::Error::InvalidArgument(text),

@@ -1,11 +1,14 @@
 //! The runtime as CRI's ImageService.
-use crate::error::from_images;
-use crate::open::Runtime;
-use ::images::{Credential, ImageRecord, Kind, Prefer, PullOptions};
+use crate::error::{from_images, from_shim};
+use crate::open::{Inner, Runtime};
+use ::images::{Content, Credential, ImageRecord, Kind, Prefer, PullOptions};
 use async_trait::async_trait;
 use cri::*;
 use futures::StreamExt;
-use shim::ImageKind;
+use shim::{ImageContent, ImageKind};
+
+/// Who compiles in advance: people, not a namespace. No namespace has such a name.
+const PRECOMPILE_TENANT: &str = "*pull";
 
 fn name(spec: Option<ImageSpec>) -> Result<(String, String), Error> {
     match spec {
@@ -57,6 +60,20 @@ fn credential(auth: Option<AuthConfig>) -> Result<Credential, Error> {
     }
 }
 
+impl Runtime {
+    async fn precompile(&self, record: &ImageRecord) -> Result<(), Error> {
+        let kind = Inner::shim_kind(&record.kind);
+        let Some(shim) = self.inner.config.shims.iter().find(|shim| shim.image_kind() == kind) else {
+            return Ok(());
+        };
+        let content = match self.inner.images.content(record).await.map_err(from_images)? {
+            Content::Wasm { path, digest } => ImageContent::Wasm { path, digest },
+            Content::Linux { layers } => ImageContent::Linux { layers },
+        };
+        shim.prepare(&content, PRECOMPILE_TENANT).await.map_err(from_shim)
+    }
+}
+
 #[async_trait]
 impl ImageService for Runtime {
     async fn list_images(&self, request: ListImagesRequest) -> Result<ListImagesResponse, Error> {
@@ -80,14 +97,25 @@ impl ImageService for Runtime {
     }
 
     async fn pull_image(&self, request: PullImageRequest) -> Result<PullImageResponse, Error> {
+        let wants_precompile =
+            request.image.as_ref().is_some_and(|image| image.annotations.contains_key(PRECOMPILE_ANNOTATION));
         let (name, handler) = name(request.image)?;
         let shim = self.inner.config.shims.iter().find(|shim| shim.handler() == handler);
         let prefer = match shim.map(|shim| shim.image_kind()) {
             Some(ImageKind::Linux) => Prefer::Linux,
             Some(ImageKind::Wasm) | None => Prefer::Wasm,
         };
-        let options = PullOptions { credential: credential(request.auth)?, prefer, progress: None };
+        let offers = self.inner.config.shims.iter().flat_map(|shim| shim.offers()).collect();
+        let options = PullOptions {
+            credential: credential(request.auth)?,
+            prefer,
+            progress: None,
+            offers: Some(offers),
+        };
         let record = self.inner.images.pull(&name, &options).await.map_err(from_images)?;
+        if wants_precompile {
+            self.precompile(&record).await?;
+        }
         Ok(PullImageResponse { image_ref: record.id.clone() })
     }
 

@@ -5,6 +5,7 @@ use cri::{
 };
 use images::RunConfig;
 use shim::{ImageKind, Resources};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the choice of a shim looks at.
@@ -162,6 +163,17 @@ pub(crate) fn compute_ports(config: &ContainerConfig) -> Result<Vec<u16>, Error>
             Ok(port) => Ok(port),
         })
         .collect()
+}
+
+/// What a shim is told: the pod's annotations with the container's own on top, which the kubelet makes and no pod can
+/// forge.
+pub(crate) fn compute_annotations(
+    pod: &BTreeMap<String, String>,
+    container: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut all = pod.clone();
+    all.extend(container.iter().map(|(key, value)| (key.clone(), value.clone())));
+    all
 }
 
 /// Mounts in the shim's terms. Image volumes are not known here yet.

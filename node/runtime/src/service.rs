@@ -39,10 +39,16 @@ impl RuntimeService for Runtime {
             candidates.iter().filter(|candidate| candidate.missing.is_none()).map(|c| handler(c.handler));
         // The empty handler is the default one: the image decides.
         let runtime_handlers = works.then(|| handler("")).into_iter().chain(ready).collect();
-        let info = match request.verbose && !lacking.is_empty() {
-            true => [("notReady".to_string(), lacking.join("; "))].into(),
-            false => Default::default(),
-        };
+        let mut info = std::collections::BTreeMap::new();
+        if request.verbose {
+            if !lacking.is_empty() {
+                info.insert("notReady".to_string(), lacking.join("; "));
+            }
+            let offers: Vec<String> = self.inner.config.shims.iter().flat_map(|shim| shim.offers()).collect();
+            if !offers.is_empty() {
+                info.insert("offers".to_string(), offers.join(","));
+            }
+        }
         Ok(StatusResponse {
             status: Some(RuntimeStatus { conditions: vec![runtime_ready, network_ready] }),
             info,

@@ -33,12 +33,20 @@ pub struct NodeChange {
     pub taints: bool,
     pub unschedulable: bool,
     pub runtime_handlers: bool,
+    /// The interfaces it offers to WebAssembly components.
+    pub offers: bool,
 }
 
 impl NodeChange {
     /// Every aspect: the node is new.
-    pub const ALL: Self =
-        Self { allocatable: true, labels: true, taints: true, unschedulable: true, runtime_handlers: true };
+    pub const ALL: Self = Self {
+        allocatable: true,
+        labels: true,
+        taints: true,
+        unschedulable: true,
+        runtime_handlers: true,
+        offers: true,
+    };
 
     pub fn is_none(self) -> bool {
         self == Self::default()
@@ -73,6 +81,7 @@ impl NodeInfo {
             unschedulable: is_unschedulable(&node) != is_unschedulable(&self.node),
             runtime_handlers: node.status.as_ref().and_then(|s| s.runtime_handlers.as_ref())
                 != self.node.status.as_ref().and_then(|s| s.runtime_handlers.as_ref()),
+            offers: offers(&node) != self.offers(),
         };
         self.node = node;
         self.allocatable = allocatable;
@@ -149,12 +158,22 @@ impl NodeInfo {
         is_unschedulable(&self.node)
     }
 
+    /// The interfaces it offers to components, separated by commas.
+    pub fn offers(&self) -> &str {
+        offers(&self.node)
+    }
+
     /// Whether the node's runtime has the handler.
     pub fn has_runtime_handler(&self, handler: &str) -> bool {
         let handlers =
             self.node.status.as_ref().and_then(|s| s.runtime_handlers.as_deref()).unwrap_or_default();
         handlers.iter().any(|h| h.name.as_deref().unwrap_or_default() == handler)
     }
+}
+
+fn offers(node: &Node) -> &str {
+    let annotations = node.metadata.annotations.as_ref();
+    annotations.and_then(|a| a.get(machinery::interface::OFFERS_ANNOTATION)).map_or("", String::as_str)
 }
 
 fn is_unschedulable(node: &Node) -> bool {

@@ -63,6 +63,10 @@ impl PodInfo {
         }
     }
 
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.pod.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
     pub fn spec(&self) -> &PodSpec {
         self.pod.spec.as_ref().unwrap_or(&NO_SPEC)
     }

@@ -1,8 +1,9 @@
 //! From a file to something that can be started: memory, then disk, then the compiler.
 //!
 //! Invariant: containers of one digest share one compiled program; one digest is compiled once at a time, and no
-//! more compilations run than there are cores. Compiled code comes from the disk only through [`Sealed`].
-use crate::compiler::{compile_apart, compile_binary, read_binary};
+//! more compilations run than there are turns, of which one namespace never has all. Compiled code comes from the disk only through [`Sealed`].
+use crate::Config;
+use crate::compiler::{Compilers, compile_apart, compile_binary, read_binary};
 use crate::form::Form;
 use crate::guest::{ComponentState, ModuleState};
 use crate::host::Host;
@@ -15,7 +16,6 @@ use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Module, Precompiled};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -33,6 +33,8 @@ pub(crate) enum Program {
 
 pub(crate) struct Prepared {
     pub(crate) program: Program,
+    /// The interfaces a component imports; of a module none.
+    pub(crate) imports: Vec<String>,
     /// What the memories of one instance hold from the start.
     pub(crate) initial_bytes: u64,
 }
@@ -52,31 +54,35 @@ pub(crate) struct CodeCache {
     /// The command that compiles in a process of its own; empty: this process does it.
     compiler: Vec<OsString>,
     known: Mutex<HashMap<String, Slot>>,
-    compiling: Semaphore,
+    compilers: Compilers,
+    compile_cpu_seconds: u64,
 }
 
 impl CodeCache {
-    pub(crate) fn open(dir: &Path, compiler: &[OsString], engine: &Engine) -> Result<Self, Error> {
+    pub(crate) fn open(config: &Config, engine: &Engine) -> Result<Self, Error> {
         let mut hasher = DefaultHasher::new();
         CACHE_FORMAT.hash(&mut hasher);
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            sealed: Sealed::open_dir(dir, MAX_CACHE_BYTES)?,
+            sealed: Sealed::open_dir(&config.cache_dir, MAX_CACHE_BYTES)?,
             compatibility: format!("{target}-{:016x}", hasher.finish()),
-            compiler: compiler.to_vec(),
+            compiler: config.compiler.clone(),
+            compile_cpu_seconds: config.compile_cpu_seconds,
             known: Mutex::default(),
-            compiling: Semaphore::new(cores),
+            compilers: Compilers::new(cores),
         })
     }
 
-    /// Gives the program of a digest, ready to be instantiated.
+    /// Gives the program of a digest, ready to be instantiated. `tenant` is who wants it compiled if it must be;
+    /// dropping the future ends a compilation that nobody else waits for.
     pub(crate) async fn prepare(
         &self,
         host: &Arc<Host>,
         path: &Path,
         digest: &str,
+        tenant: &str,
     ) -> Result<Arc<Prepared>, Error> {
         let slot = self.slot(digest);
         let mut known = slot.lock().await;
@@ -93,10 +99,22 @@ impl CodeCache {
             Some(prepared) => prepared,
             None => {
                 // Only here: what is compiled already does not wait for others' compilations.
-                let _turn = self.compiling.acquire().await.map_err(|e| stopped(&e))?;
+                let _turn = self.compilers.turn(tenant).await?;
+                let apart = match self.compiler.is_empty() {
+                    true => None,
+                    false => Some(
+                        compile_apart(&self.compiler, self.compile_cpu_seconds, path, digest, &self.sealed)
+                            .await?,
+                    ),
+                };
                 let (of_task, path, digest_of_task) = (host.clone(), path.to_owned(), digest.to_owned());
                 let compiled = tokio::task::spawn_blocking(move || {
-                    let loaded = of_task.code.load_compiled(&of_task.engine, &path, &digest_of_task)?;
+                    let (code, engine) = (&of_task.code, &of_task.engine);
+                    let compiled = match apart {
+                        Some(compiled) => form_of_compiled(compiled, &digest_of_task)?,
+                        None => compile_binary(engine, &read_binary(&path, &digest_of_task)?)?,
+                    };
+                    let loaded = code.load_compiled(engine, compiled, &digest_of_task)?;
                     link(&of_task, loaded).map(Arc::new)
                 });
                 compiled.await.map_err(|e| stopped(&e))??
@@ -116,19 +134,6 @@ impl CodeCache {
         known.entry(digest.to_owned()).or_default().clone()
     }
 
-    fn compile(&self, engine: &Engine, path: &Path, digest: &str) -> Result<(Form, Vec<u8>), Error> {
-        if self.compiler.is_empty() {
-            let bytes = read_binary(path, digest)?;
-            return compile_binary(engine, &bytes);
-        }
-        let compiled = compile_apart(&self.compiler, path, digest, &self.sealed)?;
-        match Engine::detect_precompiled(&compiled) {
-            Some(Precompiled::Module) => Ok((Form::Module, compiled)),
-            Some(Precompiled::Component) => Ok((Form::Component, compiled)),
-            None => Err(Error::Unavailable(format!("the compiler made nothing usable of {digest}"))),
-        }
-    }
-
     /// The program as it was compiled before; `None` when it must be compiled.
     fn load_sealed(&self, engine: &Engine, digest: &str) -> Result<Option<Loaded>, Error> {
         let Some(file) = self.sealed.open(&cache_name(digest, &self.compatibility)?) else { return Ok(None) };
@@ -143,9 +148,13 @@ impl CodeCache {
         }
     }
 
-    fn load_compiled(&self, engine: &Engine, path: &Path, digest: &str) -> Result<Loaded, Error> {
+    fn load_compiled(
+        &self,
+        engine: &Engine,
+        (form, compiled): (Form, Vec<u8>),
+        digest: &str,
+    ) -> Result<Loaded, Error> {
         let name = cache_name(digest, &self.compatibility)?;
-        let (form, compiled) = self.compile(engine, path, digest)?;
         // Code that is mapped from a file can be dropped from memory when memory is short; so the fresh code is
         // used from the file too, where it could be written.
         let loaded = match self.sealed.put(&name, &compiled) {
@@ -167,6 +176,14 @@ impl CodeCache {
             true => too_large(&e),
             false => Error::Unavailable(format!("loading the compiled code of {digest} failed: {e:#}")),
         })
+    }
+}
+
+fn form_of_compiled(compiled: Vec<u8>, digest: &str) -> Result<(Form, Vec<u8>), Error> {
+    match Engine::detect_precompiled(&compiled) {
+        Some(Precompiled::Module) => Ok((Form::Module, compiled)),
+        Some(Precompiled::Component) => Ok((Form::Component, compiled)),
+        None => Err(Error::Unavailable(format!("the compiler made nothing usable of {digest}"))),
     }
 }
 
@@ -222,16 +239,17 @@ fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
             }
             let needs = module.resources_required();
             let initial_bytes = u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0);
-            Ok(Prepared { program: Program::Module(pre), initial_bytes })
+            Ok(Prepared { program: Program::Module(pre), imports: Vec::new(), initial_bytes })
         }
         Loaded::Component(component) => {
             let ty = component.component_type();
             let exports: Vec<&str> = ty.exports(&host.engine).map(|(name, _)| name).collect();
             let kind = component_kind(&exports)?;
-            let pre = host.components.instantiate_pre(&component).map_err(|e| {
-                let imports: Vec<&str> = ty.imports(&host.engine).map(|(name, _)| name).collect();
-                explain_component_import(&imports, &e)
-            })?;
+            let imports: Vec<String> = ty.imports(&host.engine).map(|(name, _)| name.to_owned()).collect();
+            let pre = host
+                .components
+                .instantiate_pre(&component)
+                .map_err(|e| explain_component_import(&imports, &e))?;
             let needs = component.resources_required();
             let initial_bytes = needs.map_or(0, |needs| {
                 u64::from(needs.num_memories) * needs.max_initial_memory_size.unwrap_or(0)
@@ -241,7 +259,7 @@ fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
                 ComponentKind::Http => Program::Http(ProxyPre::new(pre).map_err(invalid)?),
                 ComponentKind::Command => Program::Command(CommandPre::new(pre).map_err(invalid)?),
             };
-            Ok(Prepared { program, initial_bytes })
+            Ok(Prepared { program, imports, initial_bytes })
         }
     }
 }
@@ -278,7 +296,7 @@ fn explain_module_import(error: &wasmtime::Error) -> Error {
     })
 }
 
-fn explain_component_import(imports: &[&str], error: &wasmtime::Error) -> Error {
+fn explain_component_import(imports: &[String], error: &wasmtime::Error) -> Error {
     let text = format!("{error:#}");
     let import = imports.iter().find(|name| text.contains(&format!("`{name}`")));
     Error::InvalidImage(match import {

@@ -1,20 +1,25 @@
 //! A program that runs once: `_start` of a module, `wasi:cli/run` of a component.
-use crate::code::Program;
+use crate::code::{Prepared, Program};
 use crate::ending::{Ending, ending_of};
 use crate::guest::Guest;
 use crate::host::Host;
 use shim::Input;
+use std::sync::Arc;
 
 /// Runs it to its end. Dropping the future ends the guest where it stands.
 pub(crate) async fn run_command(
-    host: &Host,
-    program: &Program,
-    guest: &Guest,
+    host: Arc<Host>,
+    prepared: Arc<Prepared>,
+    guest: Arc<Guest>,
     stdin: Option<Input>,
 ) -> Ending {
     let _running = host.ticker.running();
-    let called = guest.meter.run(call(host, program, guest, stdin)).await;
-    match called {
+    let meter = guest.meter.clone();
+    let call = {
+        let host = host.clone();
+        async move { call(&host, &prepared.program, &guest, stdin).await }
+    };
+    match meter.run_call(None, call).await {
         Ok(code) => Ending::Exited(code),
         Err(error) => ending_of(&error),
     }

@@ -2,18 +2,27 @@
 //! take for ever, and wasmtime does not count that as a fault. It also takes its memory with it.
 //!
 //! ```text
-//!   shim ─► internal-wasm-compile FILE DIGEST OUT ─► OUT (then sealed by the shim)
+//!   shim ─► internal-wasm-compile FILE DIGEST OUT SECONDS ─► OUT (then sealed by the shim)
 //!                └ exit 3: standard output says what is wrong with the image
 //! ```
 use crate::form::{Form, to_binary};
 use crate::host::build_engine;
-use crate::limits::{COMPILE_CPU_SECONDS, COMPILE_MEMORY_BYTES, MAX_BINARY_BYTES};
+use crate::limits::{
+    COMPILE_CPU_SECONDS, COMPILE_MEMORY_BYTES, COMPILE_NICENESS, COMPILE_WALL_TIME, MAX_BINARY_BYTES,
+    MAX_COMPILED_BYTES,
+};
 use crate::sealed::Sealed;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use shim::Error;
+use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::sync::{Arc, Weak};
+use tokio::process::Command;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use wasmtime::Engine;
 
 /// The image is at fault.
@@ -24,11 +33,12 @@ const FAILED: u8 = 1;
 /// The whole of the process.
 pub fn compile_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let [file, digest, out] = args.as_slice() else {
-        eprintln!("usage: internal-wasm-compile FILE DIGEST OUT");
+    let [file, digest, out, seconds] = args.as_slice() else {
+        eprintln!("usage: internal-wasm-compile FILE DIGEST OUT SECONDS");
         return ExitCode::from(2);
     };
-    limit_self();
+    let seconds = seconds.to_str().and_then(|seconds| seconds.parse().ok());
+    limit_self(seconds.unwrap_or(COMPILE_CPU_SECONDS));
     match compile_file(Path::new(file), &digest.to_string_lossy(), Path::new(out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,16 +48,20 @@ pub fn compile_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn limit_self() {
+fn limit_self(cpu_seconds: u64) {
     let limit = |resource, value| {
-        let limit = libc::rlimit { rlim_cur: value, rlim_max: value };
+        // The signal that says which limit it was comes at the lower of the two, the end at the higher.
+        let limit = libc::rlimit { rlim_cur: value, rlim_max: value.saturating_add(1) };
         // SAFETY: the structure lives during the call. Failure means that a lower limit is in force already.
         unsafe { libc::setrlimit(resource, &limit) };
     };
-    limit(libc::RLIMIT_CPU, COMPILE_CPU_SECONDS);
+    limit(libc::RLIMIT_CPU, cpu_seconds);
     // Not the address space, of which wasmtime reserves terabytes, but what is written to.
     limit(libc::RLIMIT_DATA, COMPILE_MEMORY_BYTES);
+    limit(libc::RLIMIT_FSIZE, MAX_COMPILED_BYTES);
     limit(libc::RLIMIT_CORE, 0);
+    // SAFETY: no pointers are passed. Guests that run come before programs that do not run yet.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, COMPILE_NICENESS) };
     // SAFETY: no pointers are passed. The compiler has nobody to work for once the shim is gone.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
@@ -73,9 +87,19 @@ pub(crate) fn compile_binary(engine: &Engine, bytes: &[u8]) -> Result<(Form, Vec
         .map_err(|e| Error::InvalidImage(format!("the WebAssembly binary is not valid: {e:#}")))
 }
 
-/// The same in a process of its own.
-pub(crate) fn compile_apart(
+/// A file of the compiler's, gone when nobody wants it any more.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The same in a process of its own, which may take `cpu_seconds`. Dropping the future ends that process.
+pub(crate) async fn compile_apart(
     command: &[OsString],
+    cpu_seconds: u64,
     path: &Path,
     digest: &str,
     sealed: &Sealed,
@@ -84,27 +108,85 @@ pub(crate) fn compile_apart(
     let [program, args @ ..] = command else {
         return Err(Error::Unavailable("no compiler is configured".to_owned()));
     };
-    let out = sealed.new_temporary().map_err(io)?;
-    let output = Command::new(program)
+    let out = Scratch(sealed.new_temporary().map_err(io)?);
+    let child = Command::new(program)
         .args(args)
         .arg(path)
         .arg(digest)
-        .arg(&out)
+        .arg(&out.0)
+        .arg(cpu_seconds.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .output();
-    let compiled = output.and_then(|output| Ok((output, std::fs::read(&out)?)));
-    let _ = std::fs::remove_file(&out);
-    let (output, compiled) = compiled.map_err(io)?;
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(io)?;
+    let output = match tokio::time::timeout(COMPILE_WALL_TIME, child.wait_with_output()).await {
+        Ok(output) => output.map_err(io)?,
+        Err(_) => {
+            return Err(Error::Unavailable(format!(
+                "compiling {digest} took more than {} s on this busy node; it is tried again",
+                COMPILE_WALL_TIME.as_secs()
+            )));
+        }
+    };
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     match output.status.code() {
-        Some(0) => Ok(compiled),
+        Some(0) => tokio::fs::read(&out.0).await.map_err(io),
         Some(code) if code == i32::from(INVALID) => Err(Error::InvalidImage(said)),
         Some(_) => Err(Error::Unavailable(format!("compiling {digest} failed: {said}"))),
-        None => Err(Error::InvalidImage(format!(
-            "compiling the WebAssembly binary took more than {COMPILE_CPU_SECONDS} s or {COMPILE_MEMORY_BYTES} bytes"
-        ))),
+        None => Err(Error::InvalidImage(match output.status.signal() {
+            Some(libc::SIGXCPU) => {
+                format!("compiling the WebAssembly binary took more than {cpu_seconds} s of CPU time")
+            }
+            Some(libc::SIGXFSZ) => {
+                format!("the compiled WebAssembly binary is larger than {MAX_COMPILED_BYTES} bytes")
+            }
+            _ => format!(
+                "compiling the WebAssembly binary took more than {COMPILE_MEMORY_BYTES} bytes of memory or \
+                 {cpu_seconds} s of CPU time"
+            ),
+        })),
+    }
+}
+
+/// Who compiles now: turns for the whole node, of which one tenant (a namespace) gets at most half.
+pub(crate) struct Compilers {
+    turns: Semaphore,
+    each: usize,
+    /// Those of tenants that compile or wait now.
+    tenants: Mutex<HashMap<String, Weak<Semaphore>>>,
+}
+
+/// The right to compile.
+pub(crate) struct CompileTurn<'a> {
+    _of_node: SemaphorePermit<'a>,
+    _of_tenant: OwnedSemaphorePermit,
+}
+
+impl Compilers {
+    /// As many as there are cores, and two at least, so that nobody has them all.
+    pub(crate) fn new(cores: usize) -> Self {
+        let turns = cores.max(2);
+        Self { turns: Semaphore::new(turns), each: turns / 2, tenants: Mutex::default() }
+    }
+
+    pub(crate) async fn turn(&self, tenant: &str) -> Result<CompileTurn<'_>, Error> {
+        let own = {
+            let mut tenants = self.tenants.lock();
+            tenants.retain(|_, own| own.strong_count() > 0);
+            let known = tenants.get(tenant).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let own = Arc::new(Semaphore::new(self.each));
+                tenants.insert(tenant.to_owned(), Arc::downgrade(&own));
+                own
+            })
+        };
+        // The tenant's own first: who waits for that keeps nobody else from compiling.
+        let closed = |_| Error::Unavailable("the compiler is shutting down".to_owned());
+        let of_tenant = own.acquire_owned().await.map_err(closed)?;
+        let of_node = self.turns.acquire().await.map_err(closed)?;
+        Ok(CompileTurn { _of_node: of_node, _of_tenant: of_tenant })
     }
 }
 
@@ -127,4 +209,21 @@ pub(crate) fn read_binary(path: &Path, digest: &str) -> Result<Vec<u8>, Error> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn one_tenant_never_has_all_compilers() {
+        let compilers = Compilers::new(4);
+        let first = compilers.turn("greedy").await.unwrap();
+        let _second = compilers.turn("greedy").await.unwrap();
+        assert!(compilers.turn("greedy").now_or_never().is_none(), "a third would be more than half");
+        let _other = compilers.turn("modest").now_or_never().unwrap().unwrap();
+        drop(first);
+        assert!(compilers.turn("greedy").now_or_never().is_some());
+    }
 }

@@ -6,14 +6,17 @@
 //! ```
 use crate::Config;
 use crate::account::Account;
+use crate::capability::{Wanted, grant_all, names};
 use crate::code::{Prepared, Program};
 use crate::command::run_command;
+use crate::descriptors::Descriptors;
 use crate::ending::Ending;
 use crate::executor::Owned;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::http_server::{Server, Settings, bind, compute_concurrency};
+use crate::log_rate::LogRate;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, Policy};
 use crate::preopen::apply_preopens;
@@ -76,8 +79,9 @@ impl WasmContainer {
         shutdown: &CancellationToken,
     ) -> Result<Arc<Self>, Error> {
         let settings = Settings::from_annotations(&spec.annotations)?;
+        let rate = LogRate::from_annotations(&spec.annotations)?;
         let views_dir = spec.state_dir.join("views");
-        let (mounts, views) = (spec.mounts, views_dir.clone());
+        let (mounts, views) = (spec.mounts.clone(), views_dir.clone());
         let preopens = tokio::task::spawn_blocking(move || apply_preopens(&mounts, &views))
             .await
             .map_err(|e| Error::Unavailable(format!("mounting volumes failed: {e}")))??;
@@ -88,21 +92,34 @@ impl WasmContainer {
         let tasks = TaskTracker::new();
         let policy = Policy { pod_ip: spec.pod_ip, reachable_loopback: config.reachable_loopback.clone() };
         let figures = Arc::new(Figures::default());
-        let output = |stream| GuestOutput { output: spec.output.clone(), stream };
+        let output = |stream| GuestOutput::new(spec.output.clone(), stream, rate.clone());
+        let executor = Owned { tasks: tasks.clone(), kill: kill.clone() };
+        let outbound = Outbound::new(policy, executor.clone(), figures.clone());
+        let (namespace, container) = names(&spec.display_name);
+        let wanted = Wanted {
+            namespace,
+            container,
+            display_name: &spec.display_name,
+            annotations: &spec.annotations,
+            mounts: &spec.mounts,
+            outbound: &outbound,
+            executor: &executor,
+        };
+        let granted = Arc::new(grant_all(&host.capabilities, &prepared.imports, &wanted)?);
+        let opens =
+            !preopens.is_empty() || prepared.imports.iter().any(|import| import.starts_with("wasi:sockets/"));
         let guest = Arc::new(Guest {
+            descriptors: opens.then(|| Descriptors::of_container(&host.descriptors)),
             args: spec.args,
             env: spec.env,
             cwd: spec.cwd,
             preopens,
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
-            outbound: Outbound::new(
-                policy,
-                Owned { tasks: tasks.clone(), kill: kill.clone() },
-                figures.clone(),
-            ),
+            outbound,
+            granted,
             account: Account::new(spec.resources.memory_limit_bytes, &host.memory),
-            meter: Meter::new(&spec.resources),
+            meter: Arc::new(Meter::new(&spec.resources, host.lanes.clone(), tasks.clone())),
             figures,
         });
         let port = spec.ports.first().copied().unwrap_or(DEFAULT_HTTP_PORT);
@@ -135,7 +152,7 @@ impl WasmContainer {
         }
         self.guest.figures.ended(&ending);
         if let Some(line) = ending.log_line() {
-            self.guest.stderr.output.write(Stream::Stderr, line.as_bytes());
+            self.guest.stderr.note(&line);
         }
         tracing::debug!(container = %self.name, id = %self.id, ?ending, "wasm container ended");
         self.exit.send_replace(Some(ending.into_exit((self.config.now)())));
@@ -182,7 +199,8 @@ impl Container for WasmContainer {
                     .await
                     .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
                 let concurrency =
-                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes);
+                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes)
+                        .min(self.settings.concurrency);
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),
@@ -200,7 +218,7 @@ impl Container for WasmContainer {
             Program::Module(_) | Program::Command(_) => {
                 let stdin = stdin.take();
                 let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
-                me.live(async move { run_command(&host, &prepared.program, &guest, stdin).await });
+                me.live(async move { run_command(host, prepared, guest, stdin).await });
             }
         }
         *stage = Stage::Started;

@@ -1,14 +1,15 @@
 //! From what wasmtime says to what Kubernetes says: exit code, reason, message.
 use crate::account::MemoryExceeded;
-use crate::limits::MAX_MESSAGE_BYTES;
+use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESOURCES};
+use crate::meter::CpuExceeded;
 use shim::Exit;
 use std::time::SystemTime;
-use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::{I32Exit, ResourceTableError};
 
 /// A trap is to WebAssembly what an abort is to a process: 128 + SIGABRT.
 pub(crate) const TRAP_CODE: i32 = 128 + 6;
-/// What the kernel does beyond a memory limit: 128 + SIGKILL.
-const OUT_OF_MEMORY_CODE: i32 = 128 + 9;
+/// What the kernel does beyond a limit: 128 + SIGKILL.
+const KILLED_CODE: i32 = 128 + 9;
 
 /// How a guest's call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,7 @@ pub(crate) enum Ending {
     Exited(i32),
     Signalled(i32),
     OutOfMemory(MemoryExceeded),
+    OutOfTime(CpuExceeded),
     /// The trap with its backtrace.
     Trapped(String),
     /// It could not be started for want of something on this node.
@@ -30,6 +32,15 @@ pub(crate) fn ending_of(error: &wasmtime::Error) -> Ending {
     if let Some(exceeded) = error.downcast_ref::<MemoryExceeded>() {
         return Ending::OutOfMemory(*exceeded);
     }
+    if let Some(exceeded) = error.downcast_ref::<CpuExceeded>() {
+        return Ending::OutOfTime(*exceeded);
+    }
+    if let Some(ResourceTableError::Full) = error.downcast_ref::<ResourceTableError>() {
+        return Ending::Trapped(format!(
+            "too many open files, sockets and streams: one instance may have {MAX_RESOURCES}, and all of this node \
+             share what its process may have"
+        ));
+    }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Ending::NoRoom(format!("this node runs as many WebAssembly instances as it can: {error:#}"));
     }
@@ -42,6 +53,7 @@ impl Ending {
         match self {
             Self::Exited(_) | Self::Signalled(_) => None,
             Self::OutOfMemory(exceeded) => Some(format!("{exceeded}\n")),
+            Self::OutOfTime(exceeded) => Some(format!("{exceeded}\n")),
             Self::Trapped(text) | Self::NoRoom(text) => Some(format!("{}\n", text.trim_end())),
         }
     }
@@ -52,7 +64,8 @@ impl Ending {
             Self::Exited(0) => (0, "Completed", String::new()),
             Self::Exited(code) => (code & 0xff, "Error", String::new()),
             Self::Signalled(signal) => (128 + signal, "Error", String::new()),
-            Self::OutOfMemory(exceeded) => (OUT_OF_MEMORY_CODE, "OOMKilled", exceeded.to_string()),
+            Self::OutOfMemory(exceeded) => (KILLED_CODE, "OOMKilled", exceeded.to_string()),
+            Self::OutOfTime(exceeded) => (KILLED_CODE, "Error", exceeded.to_string()),
             Self::Trapped(text) => (TRAP_CODE, "Error", text),
             Self::NoRoom(text) => (128, "ContainerCannotRun", text),
         };

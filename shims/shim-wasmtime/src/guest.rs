@@ -1,8 +1,10 @@
 //! What one container gives to each of its instances: arguments, environment, files, streams, a network policy.
 use crate::account::{Account, StoreLimiter};
+use crate::capability::{Access, Granted};
+use crate::descriptors::{Descriptors, StoreDescriptors};
 use crate::figures::{Figures, Instance};
-use crate::limits::MAX_RESOURCES;
-use crate::meter::Meter;
+use crate::limits::{HOSTCALL_BYTES, MAX_RANDOM_BYTES, MAX_RESOURCES};
+use crate::meter::{Meter, note_interruption};
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
 use crate::stdio::{GuestInput, GuestOutput};
@@ -17,9 +19,18 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// The data of a preview 1 module's store.
 pub(crate) struct ModuleState {
-    pub(crate) wasi: WasiP1Ctx,
+    wasi: WasiP1Ctx,
     limiter: StoreLimiter,
     _instance: Instance,
+    descriptors: StoreDescriptors,
+}
+
+impl ModuleState {
+    /// What a call of the guest reaches.
+    pub(crate) fn wasi(&mut self) -> &mut WasiP1Ctx {
+        self.descriptors.settle(self.wasi.ctx().table);
+        &mut self.wasi
+    }
 }
 
 /// The data of a component's store.
@@ -30,10 +41,21 @@ pub(crate) struct ComponentState {
     table: ResourceTable,
     limiter: StoreLimiter,
     _instance: Instance,
+    descriptors: StoreDescriptors,
+    granted: Arc<Granted>,
+    stderr: GuestOutput,
+}
+
+impl ComponentState {
+    /// What a call of a capability reaches.
+    pub(crate) fn access(&mut self) -> Access<'_> {
+        Access { granted: &self.granted, stderr: &self.stderr, table: &mut self.table }
+    }
 }
 
 impl WasiView for ComponentState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
+        self.descriptors.settle(&mut self.table);
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
 }
@@ -53,9 +75,12 @@ pub(crate) struct Guest {
     pub(crate) stdout: GuestOutput,
     pub(crate) stderr: GuestOutput,
     pub(crate) outbound: Arc<Outbound>,
+    pub(crate) granted: Arc<Granted>,
     pub(crate) account: Arc<Account>,
-    pub(crate) meter: Meter,
     pub(crate) figures: Arc<Figures>,
+    /// `None` when it can open neither files nor sockets.
+    pub(crate) descriptors: Option<Arc<Descriptors>>,
+    pub(crate) meter: Arc<Meter>,
 }
 
 impl Guest {
@@ -67,7 +92,8 @@ impl Guest {
         let mut wasi = self.wasi(stdin)?.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
-        let mut store = Store::new(engine, ModuleState { wasi, limiter, _instance: self.figures.instance() });
+        let descriptors = StoreDescriptors::new(self.descriptors.clone());
+        let mut store = Store::new(engine, ModuleState { wasi, limiter, descriptors, _instance: self.figures.instance() });
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         Ok(store)
@@ -87,8 +113,12 @@ impl Guest {
             table,
             limiter: StoreLimiter::new(self.account.clone()),
             _instance: self.figures.instance(),
+            descriptors: StoreDescriptors::new(self.descriptors.clone()),
+            granted: self.granted.clone(),
+            stderr: self.stderr.clone(),
         };
         let mut store = Store::new(engine, state);
+        store.set_hostcall_fuel(HOSTCALL_BYTES);
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         Ok(store)
@@ -96,6 +126,7 @@ impl Guest {
 
     fn wasi(&self, stdin: Option<Input>) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
+        wasi.max_random_size(MAX_RANDOM_BYTES);
         wasi.args(&self.args).envs(&self.env).stdout(self.stdout.clone()).stderr(self.stderr.clone());
         if let Some(input) = stdin {
             wasi.stdin(AsyncStdinStream::new(GuestInput::new(input)));
@@ -125,7 +156,10 @@ impl Guest {
 /// Every tick the guest goes to the end of the line. By tokio's own yield: it lets the thread look at its sockets
 /// before the guest goes on, while a guest that merely woke itself would hold them up for dozens of ticks.
 fn interruptible<T>(store: &mut Store<T>) {
-    store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+    store.epoch_deadline_callback(|_| {
+        note_interruption();
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
     // Left at its start of 0, the first deadline would have passed before the first instruction.
     store.set_epoch_deadline(1);
 }

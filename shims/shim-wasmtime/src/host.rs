@@ -1,8 +1,11 @@
 //! The engine and what it offers to guests: built once, with the first container.
 use crate::Config;
 use crate::account::Account;
+use crate::capability::{self, Capability};
 use crate::code::CodeCache;
+use crate::descriptors::Descriptors;
 use crate::guest::{ComponentState, ModuleState};
+use crate::lanes::Lanes;
 use crate::limits::{
     MAX_CORE_INSTANCES_PER_COMPONENT, MAX_MEMORIES_PER_COMPONENT, MAX_MEMORIES_PER_MODULE,
     MAX_TABLES_PER_COMPONENT, MAX_TABLES_PER_MODULE, MEMORY_KEEP_RESIDENT, MIN_INSTANCES,
@@ -20,15 +23,20 @@ use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 /// shares their threads wait a hundred ticks; the kernel shares the processor between threads more fairly.
 pub(crate) struct Host {
     pub(crate) guests: GuestThreads,
+    /// Where those go that compute for long.
+    pub(crate) lanes: Arc<Lanes>,
     pub(crate) engine: Engine,
     pub(crate) ticker: Ticker,
     /// WASI preview 1.
     pub(crate) modules: wasmtime::Linker<ModuleState>,
     /// WASI preview 2 and wasi:http.
     pub(crate) components: wasmtime::component::Linker<ComponentState>,
+    pub(crate) capabilities: Vec<Box<dyn Capability>>,
     pub(crate) code: CodeCache,
     /// What all guests together use and may use.
     pub(crate) memory: Arc<Account>,
+    /// The files and sockets of all guests.
+    pub(crate) descriptors: Arc<Descriptors>,
 }
 
 /// Of this machine's memory, what guests may have in all, in percent: the rest is for the other parts of the node, the
@@ -48,18 +56,35 @@ impl Host {
         let engine = build_engine(config.max_instances)?;
         let unavailable = |e: wasmtime::Error| Error::Unavailable(format!("setting up WASI failed: {e:#}"));
         let mut modules = wasmtime::Linker::new(&engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut modules, |state: &mut ModuleState| &mut state.wasi)
+        wasmtime_wasi::p1::add_to_linker_async(&mut modules, |state: &mut ModuleState| state.wasi())
             .map_err(unavailable)?;
         let mut components = wasmtime::component::Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components).map_err(unavailable)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components).map_err(unavailable)?;
+        let capabilities = capability::all(config);
+        for capability in &capabilities {
+            capability.link(&mut components).map_err(unavailable)?;
+        }
         let ticker = Ticker::start(engine.weak()).map_err(|source| Error::Io {
             what: "starting the thread that interrupts guests".into(),
             source,
         })?;
-        let code = CodeCache::open(&config.cache_dir, &config.compiler, &engine)?;
+        let code = CodeCache::open(config, &engine)?;
         let memory = Account::of_node(guests_memory());
-        Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code, memory })
+        let descriptors = Descriptors::of_this_process();
+        let (guests, lanes) = (GuestThreads::start()?, Lanes::start()?);
+        Ok(Self {
+            guests,
+            lanes,
+            engine,
+            ticker,
+            modules,
+            components,
+            capabilities,
+            code,
+            memory,
+            descriptors,
+        })
     }
 }
 

@@ -12,9 +12,10 @@ use crate::executor::Owned;
 use crate::guest::{ComponentState, Guest};
 use crate::host::Host;
 use crate::limits::{
-    FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS,
-    MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_TIMEOUT, MAX_STREAMS_PER_CONNECTION,
-    PING_INTERVAL, REQUEST_TIMEOUT, SEND_TIMEOUT, TIMEOUT_ANNOTATION,
+    CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, MAX_BODY_ANNOTATION, MAX_BODY_BYTES,
+    MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_TIMEOUT,
+    MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT,
+    TIMEOUT_ANNOTATION,
 };
 use crate::request_body::LimitedBody;
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use shim::{Error, Stream};
+use shim::Error;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -53,7 +54,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) timeout: Duration,
+    /// CPU time of one request.
+    pub(crate) cpu: Duration,
     pub(crate) max_body: u64,
+    /// Requests at work at once.
+    pub(crate) concurrency: usize,
 }
 
 impl Settings {
@@ -74,7 +79,24 @@ impl Settings {
                 ))
             })?,
         };
-        Ok(Self { timeout, max_body })
+        let cpu = match annotations.get(REQUEST_CPU_ANNOTATION) {
+            None => timeout / 3,
+            Some(text) => parse_duration(text).filter(|d| !d.is_zero() && *d <= timeout).ok_or_else(|| {
+                Error::InvalidSpec(format!(
+                    "annotation {REQUEST_CPU_ANNOTATION}: {text:?} is not a time between 1ms and the request's \
+                     timeout, {timeout:?}"
+                ))
+            })?,
+        };
+        let concurrency = match annotations.get(CONCURRENCY_ANNOTATION) {
+            None => MAX_CONCURRENT_REQUESTS,
+            Some(text) => text.parse().ok().filter(|n| (1..=MAX_CONCURRENT_REQUESTS).contains(n)).ok_or_else(|| {
+                Error::InvalidSpec(format!(
+                    "annotation {CONCURRENCY_ANNOTATION}: {text:?} is not a number from 1 to {MAX_CONCURRENT_REQUESTS}"
+                ))
+            })?,
+        };
+        Ok(Self { timeout, cpu, max_body, concurrency })
     }
 }
 
@@ -287,6 +309,9 @@ impl Server {
                 Some(Outcome::Ended(Ending::OutOfMemory(_))) => {
                     plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest exceeded its memory limit")
                 }
+                Some(Outcome::Ended(Ending::OutOfTime(_))) => {
+                    plain(StatusCode::GATEWAY_TIMEOUT, "the guest used more CPU time than a request may")
+                }
                 Some(Outcome::Ended(Ending::Trapped(_))) => {
                     plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
                 }
@@ -308,15 +333,19 @@ impl Server {
     ) -> Outcome {
         let _running = self.host.ticker.running();
         let max_body = self.settings.max_body;
-        let call = async {
-            let mut store = self.guest.component_store(&self.host.engine, None)?;
+        let me = self.clone();
+        let call = async move {
+            let mut store = me.guest.component_store(&me.host.engine, None)?;
             let request = request.map(|body| LimitedBody::new(body, max_body));
             let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
             let out = store.data_mut().http().new_response_outparam(answered)?;
-            let proxy = self.pre.instantiate_async(&mut store).await?;
+            let proxy = me.pre.instantiate_async(&mut store).await?;
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
         };
-        let timed = tokio::time::timeout(self.settings.timeout, self.guest.meter.run(call));
+        let timed = tokio::time::timeout(
+            self.settings.timeout,
+            self.guest.meter.run_call(Some(self.settings.cpu), call),
+        );
         let outcome = match self.kill.run_until_cancelled(timed).await {
             None => Outcome::Killed,
             Some(Err(_)) => Outcome::TimedOut,
@@ -340,7 +369,7 @@ impl Server {
     }
 
     fn log(&self, line: &str) {
-        self.guest.stderr.output.write(Stream::Stderr, line.as_bytes());
+        self.guest.stderr.note(line);
     }
 }
 
@@ -426,11 +455,20 @@ mod tests {
         };
         assert_eq!(
             settings("x", "y").unwrap(),
-            Settings { timeout: REQUEST_TIMEOUT, max_body: MAX_BODY_BYTES }
+            Settings {
+                timeout: REQUEST_TIMEOUT,
+                cpu: REQUEST_TIMEOUT / 3,
+                max_body: MAX_BODY_BYTES,
+                concurrency: MAX_CONCURRENT_REQUESTS
+            }
         );
         assert_eq!(settings(TIMEOUT_ANNOTATION, "250ms").unwrap().timeout, Duration::from_millis(250));
         assert_eq!(settings(TIMEOUT_ANNOTATION, "5m").unwrap().timeout, Duration::from_secs(300));
         assert_eq!(settings(MAX_BODY_ANNOTATION, "10").unwrap().max_body, 10);
+        assert_eq!(settings(CONCURRENCY_ANNOTATION, "7").unwrap().concurrency, 7);
+        assert!(settings(CONCURRENCY_ANNOTATION, "0").is_err());
+        assert_eq!(settings(REQUEST_CPU_ANNOTATION, "50ms").unwrap().cpu, Duration::from_millis(50));
+        assert!(settings(REQUEST_CPU_ANNOTATION, "31s").is_err(), "more than the request's time");
         for bad in ["", "5", "0s", "2h", "s", "-1s", "99999999999999999999s"] {
             assert!(settings(TIMEOUT_ANNOTATION, bad).is_err(), "{bad}");
         }

@@ -18,19 +18,25 @@
 //!   wait ◄── ending: exit code, reason, backtrace
 //! ```
 mod account;
+mod capability;
 mod code;
 mod command;
 mod compiler;
 mod container;
+mod descriptors;
 mod ending;
 mod executor;
 mod figures;
 mod form;
+mod gate;
 mod guest;
 mod host;
 mod http_server;
+mod lanes;
 pub mod limits;
+mod log_rate;
 mod meter;
+mod offers;
 mod outbound;
 mod preopen;
 mod request_body;
@@ -61,14 +67,24 @@ pub struct Config {
     /// The command that runs [`compile_main`], to which file, digest and place are added: in the product this very
     /// binary and `internal-wasm-compile`. Empty: programs are compiled in this process.
     pub compiler: Vec<OsString>,
+    /// CPU time that compiling one program may take.
+    pub compile_cpu_seconds: u64,
+    /// Where the embedded `wasi:keyvalue` stores lie, a file for each namespace.
+    pub keyvalue_dir: PathBuf,
+    /// What those of one namespace may hold.
+    pub keyvalue_bytes: u64,
     /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
     pub max_instances: u32,
 }
 
 impl Config {
-    /// The usual configuration, with the default pod and service ranges of a rootless cluster.
+    /// The usual configuration: key-value stores beside the compiled code, and the default pod and service ranges of a
+    /// rootless cluster.
     pub fn new(cache_dir: PathBuf, now: Clock) -> Self {
         Self {
+            compile_cpu_seconds: limits::COMPILE_CPU_SECONDS,
+            keyvalue_dir: cache_dir.with_file_name("keyvalue"),
+            keyvalue_bytes: limits::MAX_NAMESPACE_BYTES,
             cache_dir,
             now,
             reachable_loopback: vec![(Ipv4Addr::new(127, 42, 0, 0), 16), (Ipv4Addr::new(127, 96, 0, 0), 16)],
@@ -113,8 +129,18 @@ impl Shim for WasmtimeShim {
         ImageKind::Wasm
     }
 
+    fn offers(&self) -> Vec<String> {
+        offers::offers(&self.config)
+    }
+
     fn ready(&self) -> Result<(), Error> {
         sealed::ensure_private_dir(&self.config.cache_dir)
+    }
+
+    async fn prepare(&self, image: &ImageContent, tenant: &str) -> Result<(), Error> {
+        let ImageContent::Wasm { path, digest } = image else { return Ok(()) };
+        let host = self.host().await?;
+        host.code.prepare(host, path, digest, tenant).await.map(|_| ())
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error> {
@@ -132,8 +158,9 @@ impl Shim for WasmtimeShim {
             )));
         }
         let host = self.host().await?;
+        let (tenant, _) = capability::names(&spec.display_name);
         let prepared =
-            host.code.prepare(host, path, digest).await.map_err(|e| named(e, &spec.display_name))?;
+            host.code.prepare(host, path, digest, tenant).await.map_err(|e| named(e, &spec.display_name))?;
         container::WasmContainer::create(host.clone(), self.config.clone(), prepared, spec, &self.shutdown)
             .await
             .map(|container| container as Arc<dyn Container>)

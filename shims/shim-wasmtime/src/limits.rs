@@ -16,6 +16,12 @@ pub const MIN_INSTANCES: u32 = 16;
 /// What compiling one program may take: twenty times what the largest known ones (Python, 18 MB) take.
 pub const COMPILE_CPU_SECONDS: u64 = 120;
 pub const COMPILE_MEMORY_BYTES: u64 = 4 << 30;
+/// By the clock, for a node so busy that the CPU time does not pass: five times that.
+pub const COMPILE_WALL_TIME: Duration = Duration::from_secs(600);
+/// What may come of it: four times the largest binary.
+pub const MAX_COMPILED_BYTES: u64 = 4 * MAX_BINARY_BYTES;
+/// How much later than all others the kernel lets the compiler run (`nice(2)`): with ten, a tenth of a busy core.
+pub const COMPILE_NICENESS: i32 = 10;
 
 /// Bytes of a linear memory that are cleared and kept instead of given back after use. With 2 MiB (and
 /// [`TABLE_KEEP_RESIDENT`]) `wasmtime serve` answered 18.1k requests/s where it answered 9.5k with the default of
@@ -99,3 +105,57 @@ pub const OUTPUT_CHUNK: usize = 64 << 10;
 
 /// The longest [`shim::Exit::message`]: what Kubernetes keeps of a termination message.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// Keys of one `wasi:config` source, and the longest value: what a ConfigMap may hold in all (1 MiB, with short keys).
+pub const MAX_CONFIG_KEYS: usize = 10_000;
+pub const MAX_CONFIG_VALUE_BYTES: u64 = 1 << 20;
+
+/// `wasi:keyvalue`: the longest key, as a URL or a path of a file system may be; the longest value, NATS' and etcd's
+/// order of magnitude; what one call may name and carry, so that 256 requests at work hold no more than 2 GiB.
+pub const MAX_KEY_BYTES: usize = 1 << 10;
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+pub const MAX_BATCH_KEYS: usize = 1_000;
+pub const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Keys in one answer of list-keys.
+pub const PAGE_KEYS: usize = 1_000;
+/// Buckets of one container: each Redis among them is a connection.
+pub const MAX_BUCKETS: usize = 16;
+/// What the embedded stores of one namespace hold on a node: a thousand namespaces fill 64 GiB. The walk of list-keys
+/// over so many keys takes tens of milliseconds.
+pub const MAX_NAMESPACE_BYTES: u64 = 64 << 20;
+pub const MAX_NAMESPACE_KEYS: u64 = 100_000;
+/// Pages of one namespace's file kept in memory: a thousand open ones take a gigabyte at worst.
+pub const KEYVALUE_CACHE_BYTES: usize = 1 << 20;
+/// How long one command of a Redis may take.
+pub const REDIS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes a second that a container may write to its log, and how many at once before that counts. The log keeps 50 MiB,
+/// so a flood turns it over in ten seconds; a burst is what a start-up or a dump prints. Annotation
+/// [`LOG_RATE_ANNOTATION`] sets another rate.
+pub const LOG_BYTES_PER_SECOND: u64 = 4 << 20;
+pub const LOG_BURST_BYTES: u64 = 8 << 20;
+pub const LOG_RATE_ANNOTATION: &str = "dhow.dev/log-bytes-per-second";
+/// Less would hold a single line for minutes.
+pub const MIN_LOG_BYTES_PER_SECOND: u64 = 1 << 10;
+
+/// CPU time that one call may take at a stretch before it goes to the background: more than an ordinary request takes
+/// in all, less than anyone waiting behind it would notice.
+pub const FOREGROUND_BURST: Duration = Duration::from_millis(5);
+
+/// Over how long it is looked who takes more than its share: the kernel's own period for CPU quotas.
+pub const SHARE_WINDOW: Duration = Duration::from_millis(100);
+/// Below that much of all cores in use there is enough for everybody.
+pub const BUSY_PERCENT: u32 = 85;
+
+/// CPU time of one request: a third of the time it has at most, for a guest that computes all the while is a mistake.
+/// Annotation [`REQUEST_CPU_ANNOTATION`] sets another.
+pub const REQUEST_CPU_ANNOTATION: &str = "dhow.dev/request-cpu";
+
+/// Bytes that one call of a component may hand to the host: twice the largest batch of `wasi:keyvalue`. It is copied
+/// here before anybody looks at it, and 256 requests may call at once.
+pub const HOSTCALL_BYTES: usize = 16 << 20;
+/// Random bytes in one call; they too are made here first.
+pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
+
+/// Requests of one http container at once, if fewer than its memory limit has room for.
+pub const CONCURRENCY_ANNOTATION: &str = "dhow.dev/concurrency";

@@ -1,20 +1,58 @@
-//! CPU: how much a container used, and making it wait when that is more than its quota.
+//! CPU: how much a container used, making it wait when that is more than its quota, and moving what computes for long
+//! out of the way of what just began.
 //!
 //! Invariant: over several periods a container gets no more than `quota` of CPU time in each `period`. A guest is
 //! interrupted every [`crate::limits::EPOCH_TICK`], so it can overdraw a period by one tick for each thread it runs
-//! on; what it overdrew is taken from the next periods.
+//! on; what it overdrew is taken from the next periods. A call that may use so much CPU time and no more is ended at
+//! the first interruption after that.
+use crate::gate::Share;
+use crate::lanes::{Lanes, Usage};
+use crate::limits::FOREGROUND_BURST;
 use parking_lot::Mutex;
 use shim::Resources;
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+/// The weight of a container that says none: one core's.
+const DEFAULT_WEIGHT: u64 = 1024;
+
+thread_local! {
+    /// Whether the guest that this thread polls was interrupted, rather than waiting for something.
+    static INTERRUPTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called when a guest's turn ends although it wants to go on.
+pub(crate) fn note_interruption() {
+    INTERRUPTED.set(true);
+}
+
+/// Why a call was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("CPU time limit exceeded: a request may use {limit:?}")]
+pub(crate) struct CpuExceeded {
+    pub(crate) limit: Duration,
+}
+
+type Guest<T> = Pin<Box<dyn Future<Output = wasmtime::Result<T>> + Send>>;
 
 pub(crate) struct Meter {
     total_nanoseconds: AtomicU64,
     quota: Option<Mutex<Budget>>,
+    share: Arc<Share>,
+    usage: Mutex<Usage>,
+    /// Took more than its share of the last window.
+    heavy: AtomicBool,
+    lanes: Arc<Lanes>,
+    /// The container's: calls in the background are among them.
+    tasks: TaskTracker,
 }
 
 /// What is left of the present period.
@@ -39,8 +77,24 @@ impl Budget {
     }
 }
 
+/// One guest's call, wherever it runs.
+struct Call<T> {
+    guest: Guest<T>,
+    spent: Duration,
+    /// Since it last waited for something.
+    at_a_stretch: Duration,
+    limit: Option<Duration>,
+}
+
+/// Where a call stands after some time in a lane.
+enum Step<T> {
+    Done(wasmtime::Result<T>),
+    /// It goes on in the other lane.
+    Move(Call<T>),
+}
+
 impl Meter {
-    pub(crate) fn new(resources: &Resources) -> Self {
+    pub(crate) fn new(resources: &Resources, lanes: Arc<Lanes>, tasks: TaskTracker) -> Self {
         let quota = match (resources.cpu_quota_us, resources.cpu_period_us.unwrap_or(100_000)) {
             (Some(quota), period) if quota > 0 && period > 0 => Some(Mutex::new(Budget {
                 quota: Duration::from_micros(quota.unsigned_abs()),
@@ -51,7 +105,15 @@ impl Meter {
             })),
             _ => None,
         };
-        Self { total_nanoseconds: AtomicU64::new(0), quota }
+        Self {
+            total_nanoseconds: AtomicU64::new(0),
+            quota,
+            share: Arc::new(Share::new(resources.cpu_shares.unwrap_or(DEFAULT_WEIGHT))),
+            usage: Mutex::default(),
+            heavy: AtomicBool::new(false),
+            lanes,
+            tasks,
+        }
     }
 
     pub(crate) fn total_nanoseconds(&self) -> u64 {
@@ -63,28 +125,142 @@ impl Meter {
         if let Some(budget) = &self.quota {
             budget.lock().used += busy;
         }
+        let heavy = self.usage.lock().add(&self.lanes, self.share.weight(), busy, Instant::now());
+        self.heavy.store(heavy, Relaxed);
     }
 
-    /// Runs a guest's future on this container's account.
-    pub(crate) async fn run<F: Future>(&self, guest: F) -> F::Output {
-        let mut guest = pin!(guest);
+    /// Until when the quota makes this container wait.
+    fn paused_until(&self) -> Option<Instant> {
+        self.quota.as_ref().and_then(|budget| budget.lock().wait_until(Instant::now()))
+    }
+
+    /// Lets a guest run until it is interrupted, waits or ends; says whether it was interrupted.
+    fn poll<T>(&self, call: &mut Call<T>, cx: &mut Context<'_>) -> (Poll<wasmtime::Result<T>>, bool) {
+        INTERRUPTED.set(false);
+        let before = thread_cpu_time();
+        let mut polled = call.guest.as_mut().poll(cx);
+        let busy = thread_cpu_time().saturating_sub(before);
+        let interrupted = INTERRUPTED.get();
+        self.add(busy);
+        call.spent += busy;
+        call.at_a_stretch = if interrupted { call.at_a_stretch + busy } else { Duration::ZERO };
+        if let Some(limit) = call.limit
+            && polled.is_pending()
+            && call.spent > limit
+        {
+            polled = Poll::Ready(Err(CpuExceeded { limit }.into()));
+        }
+        (polled, interrupted)
+    }
+
+    /// Runs a guest's call on this container's account, in whichever lane it belongs. Dropping the future ends the guest where it stands, at the
+    /// latest after its present turn.
+    ///
+    /// # Errors
+    /// [`CpuExceeded`] when it used more than `limit` of CPU time.
+    pub(crate) async fn run_call<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        guest: impl Future<Output = wasmtime::Result<T>> + Send + 'static,
+    ) -> wasmtime::Result<T> {
+        let (spent, at_a_stretch) = (Duration::ZERO, Duration::ZERO);
+        let mut call = Call { guest: Box::pin(guest), spent, at_a_stretch, limit };
+        loop {
+            if !self.heavy.load(Relaxed) {
+                call = match self.run_in_foreground(call).await {
+                    Step::Done(result) => return result,
+                    Step::Move(call) => call,
+                };
+            }
+            let me = self.clone();
+            let background = async move { me.run_in_background(call).await };
+            let mut task = AbortOnDrop(self.tasks.spawn_on(background, self.lanes.background()));
+            call = match (&mut task.0).await {
+                Ok(Step::Done(result)) => return result,
+                Ok(Step::Move(call)) => call,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => return Err(wasmtime::format_err!("this node is shutting down")),
+                },
+            };
+        }
+    }
+
+    async fn run_in_foreground<T>(&self, call: Call<T>) -> Step<T> {
+        let mut held = Some(call);
         let mut pause = None;
         poll_fn(move |cx| {
-            if let Some(budget) = &self.quota {
-                loop {
-                    let Some(until) = budget.lock().wait_until(Instant::now()) else { break };
-                    let sleep = pause.insert(Box::pin(sleep_until(until)));
-                    if sleep.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
+            while let Some(until) = self.paused_until() {
+                let sleep = pause.insert(Box::pin(sleep_until(until)));
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+            }
+            // It is taken only by what ends this future.
+            let Some(call) = held.as_mut() else { return Poll::Pending };
+            let (polled, interrupted) = self.poll(call, cx);
+            if let Poll::Ready(result) = polled {
+                return Poll::Ready(Step::Done(result));
+            }
+            let computes = interrupted && call.at_a_stretch >= FOREGROUND_BURST;
+            match computes || self.heavy.load(Relaxed) {
+                true => held.take().map_or(Poll::Pending, |call| Poll::Ready(Step::Move(call))),
+                false => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    async fn run_in_background<T>(&self, mut call: Call<T>) -> Step<T> {
+        let gate = &self.lanes.gate;
+        let mut held = None;
+        loop {
+            if let Some(until) = self.paused_until() {
+                held = None;
+                sleep_until(until).await;
+                continue;
+            }
+            let turn = match held.take() {
+                Some(turn) => gate.again(turn, &self.share).await,
+                None => gate.enter(&self.share).await,
+            };
+            let spent = call.spent;
+            let (polled, interrupted) = poll_fn(|cx| Poll::Ready(self.poll(&mut call, cx))).await;
+            self.share.charge(call.spent.saturating_sub(spent));
+            match polled {
+                Poll::Ready(result) => return Step::Done(result),
+                Poll::Pending if interrupted => {
+                    held = Some(turn);
+                    // The thread has others to look after too.
+                    tokio::task::yield_now().await;
+                }
+                Poll::Pending => {
+                    drop(turn);
+                    woken().await;
+                    if !self.heavy.load(Relaxed) {
+                        return Step::Move(call);
                     }
                 }
             }
-            let before = thread_cpu_time();
-            let polled = guest.as_mut().poll(cx);
-            self.add(thread_cpu_time().saturating_sub(before));
-            polled
-        })
-        .await
+        }
+    }
+}
+
+/// Waits until this task is woken: by what the guest that was just polled waits for.
+async fn woken() {
+    let mut waited = false;
+    poll_fn(|_| match std::mem::replace(&mut waited, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

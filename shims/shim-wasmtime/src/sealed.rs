@@ -8,6 +8,8 @@
 //!   node.key (0600)    <name>.cwasm + <name>.mac = HMAC-SHA256(key, length of name · name · bytes)
 //! ```
 use aws_lc_rs::hmac;
+use nix::sys::stat::futimens;
+use nix::sys::time::TimeSpec;
 use shim::Error;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -41,6 +43,7 @@ impl Sealed {
         // One that was there before may let others write: they could swap code after its seal was checked.
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         let key = load_or_create_key(&dir.join("node.key")).map_err(io)?;
+        sweep(dir);
         Ok(Self {
             dir: dir.to_owned(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -68,6 +71,9 @@ impl Sealed {
             tracing::warn!(path = %path.display(), "compiled code does not match its seal and is compiled anew");
             return None;
         }
+        // Its time says when it was last used: the oldest go first when room is needed. A file system that keeps no
+        // times only makes that choice worse.
+        let _ = futimens(&file, &TimeSpec::UTIME_NOW, &TimeSpec::UTIME_NOW);
         Some(path)
     }
 
@@ -118,7 +124,7 @@ impl Sealed {
         written
     }
 
-    /// Removes the oldest code until `coming` more bytes fit. Code in use stays mapped although its name is gone.
+    /// Removes the code that was not used for longest until `coming` more bytes fit. Code in use stays mapped although its name is gone.
     fn make_room(&self, coming: u64) {
         let Ok(entries) = fs::read_dir(&self.dir) else { return };
         let mut files: Vec<_> = entries
@@ -139,6 +145,23 @@ impl Sealed {
             if fs::remove_file(&path).is_ok() {
                 total = total.saturating_sub(length);
             }
+        }
+    }
+}
+
+/// Removes what ended processes left unfinished, and seals without their code.
+fn sweep(dir: &Path) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let leftover = match name.strip_prefix("new-").and_then(|rest| rest.split('-').next()) {
+            Some(process) => {
+                process.parse::<u32>().is_ok_and(|id| !Path::new(&format!("/proc/{id}")).exists())
+            }
+            None => name.ends_with(".mac") && !path.with_extension("cwasm").exists(),
+        };
+        if leftover && let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(path = %path.display(), %error, "a leftover of the code cache stays");
         }
     }
 }
@@ -204,6 +227,56 @@ mod tests {
         assert_eq!(sealed.open("a"), None);
         fs::remove_file(sealed.mac("b")).unwrap();
         assert_eq!(sealed.open("b"), None);
+    }
+
+    #[test]
+    fn a_truncated_a_lengthened_and_another_nodes_file_are_misses() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let sealed = Sealed::open_dir(dir.path(), 1000).unwrap();
+        for bytes in [&b"cod"[..], b"code and more", b""] {
+            sealed.put("a", b"code").unwrap();
+            assert!(sealed.open("a").is_some());
+            fs::write(sealed.blob("a"), bytes).unwrap();
+            assert_eq!(sealed.open("a"), None, "{bytes:?}");
+        }
+        sealed.put("a", b"code").unwrap();
+        fs::write(sealed.mac("a"), &fs::read(sealed.mac("a")).unwrap()[..31]).unwrap();
+        assert_eq!(sealed.open("a"), None, "a torn seal");
+        let foreign = Sealed::open_dir(other.path(), 1000).unwrap();
+        foreign.put("a", b"code").unwrap();
+        fs::copy(foreign.blob("a"), sealed.blob("a")).unwrap();
+        fs::copy(foreign.mac("a"), sealed.mac("a")).unwrap();
+        assert_eq!(sealed.open("a"), None, "sealed with another node's key");
+    }
+
+    #[test]
+    fn leftovers_of_ended_processes_are_swept_and_those_of_living_ones_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = Sealed::open_dir(dir.path(), 1000).unwrap();
+        sealed.put("kept", b"code").unwrap();
+        let mine = sealed.new_temporary().unwrap();
+        // No process has so high a number (pid_max is 4,194,304 at most).
+        let dead = dir.path().join("new-4999999-0");
+        fs::write(&dead, b"half").unwrap();
+        fs::write(dir.path().join("gone.mac"), b"seal").unwrap();
+        let again = Sealed::open_dir(dir.path(), 1000).unwrap();
+        assert!(mine.exists() && again.open("kept").is_some());
+        assert!(!dead.exists() && !dir.path().join("gone.mac").exists());
+    }
+
+    #[test]
+    fn what_was_used_last_stays_longest() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = Sealed::open_dir(dir.path(), 10).unwrap();
+        let old = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+        for name in ["a", "b"] {
+            sealed.put(name, b"four").unwrap();
+            File::options().write(true).open(sealed.blob(name)).unwrap().set_times(old).unwrap();
+        }
+        sealed.open("a").unwrap();
+        sealed.put("c", b"four").unwrap();
+        assert!(sealed.open("a").is_some() && sealed.open("c").is_some());
+        assert_eq!(sealed.open("b"), None, "it was not used since it was made");
     }
 
     #[test]

@@ -1,22 +1,57 @@
 //! The guest's standard streams: bytes straight to the container's log, bytes straight from whoever is attached.
 use crate::limits::OUTPUT_CHUNK;
+use crate::log_rate::LogRate;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use shim::{Input, Output, Stream};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 /// One output stream. Every write goes through at once and in order, so nothing is held and nothing is lost when
-/// the guest ends; [`Output`] itself slows down a guest that writes too fast.
+/// the guest ends; a guest that writes faster than [`LogRate`] allows waits before its next write.
 #[derive(Clone)]
 pub(crate) struct GuestOutput {
-    pub(crate) output: Arc<dyn Output>,
-    pub(crate) stream: Stream,
+    output: Arc<dyn Output>,
+    stream: Stream,
+    rate: Arc<LogRate>,
+}
+
+impl GuestOutput {
+    /// `rate` is the container's, for both its streams.
+    pub(crate) fn new(output: Arc<dyn Output>, stream: Stream, rate: Arc<LogRate>) -> Self {
+        Self { output, stream, rate }
+    }
+
+    fn write_now(&self, bytes: &[u8]) {
+        self.rate.take(bytes.len());
+        self.output.write(self.stream, bytes);
+    }
+
+    /// Writes when the rate allows it.
+    pub(crate) async fn write_paced(&self, bytes: &[u8]) {
+        while let Some(wait) = self.rate.wait() {
+            tokio::time::sleep(wait).await;
+        }
+        self.write_now(bytes);
+    }
+
+    /// Writes what the runtime has to say of the guest, or counts it as left out.
+    pub(crate) fn note(&self, line: &str) {
+        let Some(dropped) = self.rate.permit_note(line.len()) else { return };
+        if dropped > 0 {
+            let text =
+                format!("{dropped} lines of the runtime were left out: this log is written too fast\n");
+            self.output.write(self.stream, text.as_bytes());
+        }
+        self.output.write(self.stream, line.as_bytes());
+    }
 }
 
 impl IsTerminal for GuestOutput {
@@ -31,18 +66,22 @@ impl StdoutStream for GuestOutput {
     }
 
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(self.clone())
+        Box::new(PacedWriter { output: self.clone(), pause: None })
     }
 }
 
 #[wasmtime_wasi::async_trait]
 impl Pollable for GuestOutput {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        while let Some(wait) = self.rate.wait() {
+            tokio::time::sleep(wait).await;
+        }
+    }
 }
 
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.output.write(self.stream, &bytes);
+        self.write_now(&bytes);
         Ok(())
     }
 
@@ -51,14 +90,25 @@ impl OutputStream for GuestOutput {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(OUTPUT_CHUNK)
+        Ok(if self.rate.wait().is_some() { 0 } else { OUTPUT_CHUNK })
     }
 }
 
-impl AsyncWrite for GuestOutput {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+/// The same as an [`AsyncWrite`].
+struct PacedWriter {
+    output: GuestOutput,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl AsyncWrite for PacedWriter {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        while let Some(wait) = self.output.rate.wait() {
+            let pause = self.pause.insert(Box::pin(tokio::time::sleep(wait)));
+            ready!(pause.as_mut().poll(cx));
+        }
+        self.pause = None;
         let chunk = &bytes[..bytes.len().min(OUTPUT_CHUNK)];
-        self.output.write(self.stream, chunk);
+        self.output.write_now(chunk);
         Poll::Ready(Ok(chunk.len()))
     }
 

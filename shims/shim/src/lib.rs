@@ -237,8 +237,18 @@ pub trait Shim: Send + Sync + 'static {
     fn handler(&self) -> &str;
     /// The kind of image it runs.
     fn image_kind(&self) -> ImageKind;
+    /// The interfaces it offers to WebAssembly components, each with as much of its version as must fit:
+    /// `wasi:http/types@0.2`. Empty where programs import nothing.
+    fn offers(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Whether it can work on this machine; the error says what is missing.
     fn ready(&self) -> Result<(), Error>;
+    /// Does beforehand what [`Shim::create`] would do for this image: compiles it, where there is something to compile.
+    /// `tenant` is for whom, as far as tenants share the means.
+    async fn prepare(&self, _image: &ImageContent, _tenant: &str) -> Result<(), Error> {
+        Ok(())
+    }
     /// Makes a container without starting it. Slow, failing things (compiling, mounting) happen here.
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
     /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when

@@ -74,6 +74,21 @@ fn check_use(word: &str, bytes: &[u8], wanted: Use) -> Result<()> {
     }
 }
 
+/// The names of the nodes that are Ready.
+pub(crate) async fn ready_nodes(connection: &Connection) -> Result<Vec<String>> {
+    let nodes: Value =
+        connection.client.request(Request::get("/api/v1/nodes").body(Vec::new())?).await.map_err(explain)?;
+    let ready = |node: &&Value| {
+        node["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
+    };
+    let nodes = nodes["items"].as_array().into_iter().flatten().filter(ready);
+    Ok(nodes.filter_map(|node| node["metadata"]["name"].as_str()).map(str::to_owned).collect())
+}
+
 /// Makes the image of `word` usable in the cluster and gives back its reference: sends a file to every node, leaves a
 /// registry's reference as it is.
 pub(crate) async fn image(connection: &Connection, word: &str, wanted: Use) -> Result<String> {
@@ -93,19 +108,8 @@ pub(crate) async fn image(connection: &Connection, word: &str, wanted: Use) -> R
     check_use(word, &bytes, wanted)?;
     let digest = hex::encode(Sha256::digest(&bytes));
     let reference = format!("localhost/{}:{}", base_name(word), &digest[..12]);
-    let nodes: Value =
-        connection.client.request(Request::get("/api/v1/nodes").body(Vec::new())?).await.map_err(explain)?;
-    let nodes = nodes["items"].as_array().cloned().unwrap_or_default();
-    let ready = |node: &&Value| {
-        node["status"]["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .any(|c| c["type"] == "Ready" && c["status"] == "True")
-    };
     let mut sent = 0;
-    for node in nodes.iter().filter(ready) {
-        let name = node["metadata"]["name"].as_str().unwrap_or_default();
+    for name in ready_nodes(connection).await? {
         let path = format!("/api/v1/nodes/{name}/proxy/images/import?ref={reference}");
         let request =
             Request::post(path).header(http::header::CONTENT_TYPE, "application/wasm").body(bytes.clone())?;

@@ -120,5 +120,33 @@ pub(crate) fn component_info(bytes: &[u8]) -> Option<images::ComponentInfo> {
             _ => {}
         }
     }
-    Some(images::ComponentInfo { exports, imports, target: None })
+    let target = target(&exports);
+    Some(images::ComponentInfo { exports, imports, target })
+}
+
+/// The world that a component was made for, as far as its exports tell.
+fn target(exports: &[String]) -> Option<String> {
+    const WORLDS: [(&str, &str); 3] = [
+        ("wasi:http/incoming-handler", "wasi:http/proxy"),
+        ("wasi:http/handler", "wasi:http/service"),
+        ("wasi:cli/run", "wasi:cli/command"),
+    ];
+    WORLDS.iter().find_map(|(interface, world)| {
+        let version = exports.iter().find_map(|export| export.strip_prefix(interface)?.strip_prefix('@'))?;
+        Some(format!("{world}@{version}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_world_follows_from_the_exports() {
+        let target = |exports: &[&str]| target(&exports.iter().map(|e| (*e).to_owned()).collect::<Vec<_>>());
+        let both = ["wasi:cli/run@0.2.3", "wasi:http/incoming-handler@0.2.6"];
+        assert_eq!(target(&both).as_deref(), Some("wasi:http/proxy@0.2.6"));
+        assert_eq!(target(&["wasi:cli/run@0.2.3"]).as_deref(), Some("wasi:cli/command@0.2.3"));
+        assert_eq!(target(&["my:own/thing@1.0.0"]), None);
+    }
 }

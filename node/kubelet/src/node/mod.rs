@@ -9,6 +9,7 @@ use client::{Client, is_already_exists, is_not_found};
 use cri::RuntimeService;
 use facts::Machine;
 use machinery::ambient::Ambient;
+use machinery::interface::OFFERS_ANNOTATION;
 use serde_json::json;
 use status::{NodeSettings, RuntimeState, compute_node_status, differs, labels, new_node};
 use std::sync::Arc;
@@ -36,8 +37,9 @@ pub async fn observe_runtime(runtime: &dyn RuntimeService) -> RuntimeState {
     };
     let mut state =
         RuntimeState { name: version.runtime_name, version: version.runtime_version, ..Default::default() };
-    match runtime.status(cri::StatusRequest { verbose: false }).await {
-        Ok(answer) => {
+    match runtime.status(cri::StatusRequest { verbose: true }).await {
+        Ok(mut answer) => {
+            state.offers = answer.info.remove("offers").unwrap_or_default();
             state.handlers = answer
                 .runtime_handlers
                 .into_iter()
@@ -80,6 +82,9 @@ pub async fn runtime_name(runtime: &dyn RuntimeService) -> String {
     }
 }
 
+/// The node's labels, and the interfaces it offers to components.
+type Described = (std::collections::BTreeMap<String, String>, String);
+
 /// Keeps the Node object. Runs until dropped.
 pub(crate) struct NodeKeeper {
     pub(crate) client: Client,
@@ -107,7 +112,7 @@ impl NodeKeeper {
             let before = shown.as_ref().map(|(s, _)| s);
             let now = self.ambient.now();
             let status = compute_node_status(&self.settings, &self.machine, &runtime, before, now);
-            let labels = labels(&self.settings, &self.machine, &runtime);
+            let labels = (labels(&self.settings, &self.machine, &runtime), runtime.offers.clone());
             let due = match &shown {
                 None => true,
                 Some((old, at)) => {
@@ -151,10 +156,10 @@ impl NodeKeeper {
     async fn register(
         &self,
         api: &Api<core::Node>,
-        labels: &std::collections::BTreeMap<String, String>,
+        labels: &Described,
         status: &core::NodeStatus,
     ) -> Result<core::NodeStatus, client::kube::Error> {
-        let node = new_node(&self.settings, labels.clone(), status.clone());
+        let node = new_node(&self.settings, labels, status.clone());
         match api.create(&PostParams::default(), &node).await {
             Ok(made) => {
                 let has = made
@@ -181,13 +186,14 @@ impl NodeKeeper {
         &self,
         api: &Api<core::Node>,
         relabel: bool,
-        labels: &std::collections::BTreeMap<String, String>,
+        (labels, offers): &Described,
         status: &core::NodeStatus,
     ) -> Result<core::NodeStatus, client::kube::Error> {
         let name = &self.settings.name;
         let params = PatchParams::default();
         if relabel {
-            let patch = json!({ "metadata": { "labels": labels } });
+            let annotations = json!({ OFFERS_ANNOTATION: offers });
+            let patch = json!({ "metadata": { "labels": labels, "annotations": annotations } });
             api.patch(name, &params, &Patch::Merge(&patch)).await?;
         }
         let patch = json!({ "status": status });
@@ -218,6 +224,7 @@ fn runtime_of(status: &core::NodeStatus) -> RuntimeState {
                 )
             })
             .collect(),
+        offers: String::new(),
         unready: ready.filter(|c| c.status != "True").and_then(|c| c.message.clone()),
     }
 }

@@ -20,6 +20,8 @@ pub struct RuntimeState {
     pub version: String,
     /// Handler and whether it can mount read-only recursively and use user namespaces.
     pub handlers: Vec<(String, bool, bool)>,
+    /// The interfaces it offers to WebAssembly components, separated by commas.
+    pub offers: String,
     /// Why it is not ready; `None` when it is.
     pub unready: Option<String>,
 }
@@ -165,15 +167,19 @@ fn conditions(
 }
 
 /// The whole object, to be created.
-pub fn new_node(s: &NodeSettings, labels: BTreeMap<String, String>, status: core::NodeStatus) -> core::Node {
+pub fn new_node(
+    s: &NodeSettings,
+    (labels, offers): &(BTreeMap<String, String>, String),
+    status: core::NodeStatus,
+) -> core::Node {
     core::Node {
         metadata: ObjectMeta {
             name: Some(s.name.clone()),
-            labels: Some(labels),
-            annotations: Some(BTreeMap::from([(
-                "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
-                "true".to_owned(),
-            )])),
+            labels: Some(labels.clone()),
+            annotations: Some(BTreeMap::from([
+                ("volumes.kubernetes.io/controller-managed-attach-detach".to_owned(), "true".to_owned()),
+                (machinery::interface::OFFERS_ANNOTATION.to_owned(), offers.clone()),
+            ])),
             ..Default::default()
         },
         spec: Some(core::NodeSpec {
@@ -219,6 +225,7 @@ mod tests {
             name: "dhow".into(),
             version: "0.1.0".into(),
             handlers: vec![("".into(), false, false), ("wasmtime".into(), true, false)],
+            offers: String::new(),
             unready: unready.map(str::to_owned),
         }
     }

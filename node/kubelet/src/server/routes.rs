@@ -50,6 +50,7 @@ pub fn router(state: State) -> Router {
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/stdin/{namespace}/{pod}/{container}", post(stdin))
         .route("/images/import", post(import))
+        .route("/images/pull", post(pull))
         .fallback(|| async { refuse(Status::no_such_path()) })
         .layer(Extension(Arc::new(state)))
         .layer(from_fn(authorize))
@@ -233,6 +234,44 @@ async fn import(
         Ok(answer) => {
             axum::Json(json!({ "reference": answer.reference, "id": answer.image_ref })).into_response()
         }
+        Err(e) => refuse_for(&e),
+    }
+}
+
+/// A name and a password for the registry, in the body of a request to pull.
+#[derive(Deserialize)]
+struct PullCredential {
+    username: String,
+    password: String,
+}
+
+/// The longest body that can hold a credential.
+const MAX_CREDENTIAL_BYTES: usize = 64 << 10;
+
+/// Pulls an image and compiles it, before any pod wants it.
+async fn pull(Extension(state): Extension<Arc<State>>, Query(q): Query<ImportQuery>, body: Body) -> Response {
+    let body = match axum::body::to_bytes(body, MAX_CREDENTIAL_BYTES).await {
+        Ok(body) => body,
+        Err(e) => return refuse(Status::bad_request(format!("the credential cannot be read: {e}"))),
+    };
+    let auth = match body.is_empty() {
+        true => None,
+        false => match serde_json::from_slice::<PullCredential>(&body) {
+            Ok(PullCredential { username, password }) => {
+                Some(cri::AuthConfig { username, password, ..Default::default() })
+            }
+            // Not the error: it may quote what is secret.
+            Err(_) => {
+                let text = "the body is not {\"username\": …, \"password\": …}";
+                return refuse(Status::bad_request(text));
+            }
+        },
+    };
+    let annotations = [(cri::PRECOMPILE_ANNOTATION.to_owned(), "true".to_owned())].into();
+    let image = cri::ImageSpec { image: q.reference, annotations, ..Default::default() };
+    let request = cri::PullImageRequest { image: Some(image), auth, sandbox_config: None };
+    match state.images.pull_image(request).await {
+        Ok(answer) => axum::Json(json!({ "id": answer.image_ref })).into_response(),
         Err(e) => refuse_for(&e),
     }
 }

@@ -160,6 +160,7 @@ impl Default for Framework {
                 &plugins::NodeAffinity,
                 &plugins::NodePorts,
                 &plugins::RuntimeSupport,
+                &plugins::ImportSupport,
                 &plugins::NodeResourcesFit,
             ],
             cluster_filters: vec![&plugins::PodTopologySpread, &plugins::InterPodAffinity],

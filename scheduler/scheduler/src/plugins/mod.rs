@@ -1,5 +1,6 @@
 //! One file a plugin. All are pure and have no state.
 mod inter_pod_affinity;
+mod import_support;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -16,6 +17,7 @@ mod taint_toleration;
 mod tests;
 
 pub use inter_pod_affinity::InterPodAffinity;
+pub use import_support::ImportSupport;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;

@@ -282,3 +282,27 @@ fn large_clusters_are_sampled() {
         schedule_one(&Framework::default(), c.snapshot(), &pod("p", json!({})), sampling, &mut || 0).unwrap();
     assert_eq!(placement, Placement { node: "n250".into(), looked_at: 144, feasible: 144 });
 }
+
+#[test]
+fn a_pod_that_says_its_imports_goes_where_all_are_offered_and_else_is_told_which_is_not() {
+    let offering = |name: &str, offers: &str| {
+        node(name, json!({ "metadata": { "annotations": { "dhow.dev/offers": offers } } }))
+    };
+    let importing = |imports: &str| {
+        let pod = json!({
+            "metadata": { "name": "p", "namespace": "default", "uid": "p",
+                          "annotations": { "dhow.dev/imports": imports } },
+            "spec": { "containers": [{ "name": "c", "image": "i" }] },
+        });
+        PodInfo::new(Arc::new(serde_json::from_value::<Pod>(pod).unwrap()))
+    };
+    let cache = cluster(&[
+        offering("a", "wasi:io/poll@0.2"),
+        offering("b", "wasi:io/poll@0.2,wasi:keyvalue/store@0.2.0-draft"),
+        node("old", json!({})),
+    ]);
+    placed(&cache, &importing("wasi:io/poll@0.2.6, wasi:keyvalue/store@0.2.0-draft"), "b");
+    let error = decide(&cache, &importing("wasi:io/poll@0.2.6,foo:bar/baz@1.0.0")).unwrap_err().to_string();
+    assert!(error.contains("2 node(s) didn't offer the import foo:bar/baz@1.0.0"), "{error}");
+    assert!(error.contains("1 node(s) didn't offer the import wasi:io/poll@0.2.6"), "{error}");
+}

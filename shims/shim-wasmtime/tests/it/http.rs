@@ -16,21 +16,46 @@ use tokio::net::TcpStream;
 
 const HELLO: &str = include_str!("../../../../sample-workloads/hello-wat/hello.wat");
 
+const FIELDS: &str = "  resource fields {
+    constructor();
+";
+const MORE_FIELDS: &str = "  variant header-error { invalid-syntax, forbidden, immutable }
+  resource fields {
+    constructor();
+    append: func(name: string, value: list<u8>) -> result<_, header-error>;
+";
+
+/// The sample with parts of its text replaced.
+pub fn hello_replaced(parts: &[(&str, &str)]) -> Vec<u8> {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-workloads/hello-wat/wit");
+    // The sample's interfaces are no more than it needs; some guests need one function more.
+    let wit = tempfile::tempdir().unwrap();
+    std::fs::create_dir(wit.path().join("deps")).unwrap();
+    for file in ["world.wit", "deps/io.wit", "deps/http.wit"] {
+        let text = std::fs::read_to_string(sample.join(file)).unwrap();
+        std::fs::write(wit.path().join(file), text.replace(FIELDS, MORE_FIELDS)).unwrap();
+    }
+    let mut text = HELLO.to_owned();
+    for (from, to) in parts {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    assemble(&text, wit.path()).unwrap()
+}
+
 /// The sample, or the sample with something else done at the start of each request.
-fn hello(first: &str) -> Vec<u8> {
-    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-workloads/hello-wat/wit");
+pub fn hello(first: &str) -> Vec<u8> {
     let begin = "(local.set $response (call $response (call $fields)))";
-    assert!(HELLO.contains(begin));
-    assemble(&HELLO.replace(begin, &format!("{first} {begin}")), &wit).unwrap()
+    hello_replaced(&[(begin, &format!("{first} {begin}"))])
 }
 
-struct Served {
-    container: Arc<dyn Container>,
-    port: u16,
-    log: Arc<Captured>,
+pub struct Served {
+    pub container: Arc<dyn Container>,
+    pub port: u16,
+    pub log: Arc<Captured>,
 }
 
-async fn serve(world: &World, guest: &[u8], change: impl FnOnce(&mut ContainerSpec)) -> Served {
+pub async fn serve(world: &World, guest: &[u8], change: impl FnOnce(&mut ContainerSpec)) -> Served {
     let (mut spec, log) = world.spec(guest);
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     spec.ports = vec![port];
@@ -39,7 +64,7 @@ async fn serve(world: &World, guest: &[u8], change: impl FnOnce(&mut ContainerSp
 }
 
 impl Served {
-    async fn get(&self, http2: bool) -> (StatusCode, String) {
+    pub async fn get(&self, http2: bool) -> (StatusCode, String) {
         let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http::<Full<Bytes>>();
         let request = Request::get(format!("http://127.0.0.1:{}/", self.port)).body(Full::default()).unwrap();
         let response = soon(client.request(request)).await.unwrap();
@@ -49,7 +74,7 @@ impl Served {
     }
 
     /// Sends bytes as they are and gives all that comes back.
-    async fn raw(&self, bytes: &[u8]) -> String {
+    pub async fn raw(&self, bytes: &[u8]) -> String {
         let mut stream = soon(TcpStream::connect(("127.0.0.1", self.port))).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();

@@ -1,5 +1,8 @@
 //! Real guests, from WebAssembly text, in the real shim.
+mod capabilities;
 mod commands;
+mod components;
+mod hostile;
 mod http;
 mod images;
 #[path = "../../../../xtask/src/guests/text.rs"]

@@ -31,9 +31,16 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// A node with another configuration.
+    pub fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (shim, shutdown) = shim_in(dir.path());
-        Self { dir, shim, shutdown }
+        let mut config = config_in(dir.path());
+        change(&mut config);
+        let shutdown = CancellationToken::new();
+        Self { dir, shim: WasmtimeShim::new(config, shutdown.clone()), shutdown }
     }
 
     /// Writes a guest and describes a container of it; the log is where it prints.
@@ -90,14 +97,18 @@ impl World {
     }
 }
 
-pub fn shim_in(dir: &Path) -> (WasmtimeShim, CancellationToken) {
+fn config_in(dir: &Path) -> Config {
     let now = Arc::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1000));
     let mut config = Config::new(dir.join("cache"), now);
     // A test's address space is shared with the others that run beside it.
     config.max_instances = MAX_INSTANCES;
     config.compiler = vec![env!("CARGO_BIN_EXE_shim-wasmtime-compiler").into()];
+    config
+}
+
+pub fn shim_in(dir: &Path) -> (WasmtimeShim, CancellationToken) {
     let shutdown = CancellationToken::new();
-    (WasmtimeShim::new(config, shutdown.clone()), shutdown)
+    (WasmtimeShim::new(config_in(dir), shutdown.clone()), shutdown)
 }
 
 /// A preview 1 module whose `_start` is `body`; it can print, read, look at its arguments and exit.
