@@ -4,15 +4,19 @@ use crate::limits::MAX_RESOURCES;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
+use crate::sockets::PodSockets;
 use crate::stdio::{GuestInput, GuestOutput};
-use shim::Input;
+use shim::{Input, Output, Stream};
+use std::any::Any;
 use std::sync::Arc;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p2::body::{HostIncomingBody, HostOutgoingBody};
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostOutgoingResponse, HostResponseOutparam};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p3};
 
 /// The data of a preview 1 module's store.
 pub(crate) struct ModuleState {
@@ -27,6 +31,31 @@ pub(crate) struct ComponentState {
     hooks: OutboundHooks,
     table: ResourceTable,
     limiter: StoreLimiter,
+    pub(crate) pod: PodSockets,
+}
+
+impl ComponentState {
+    /// How many resources it holds; `None` while parts of a request are among them.
+    pub(crate) fn held_between_requests(&mut self) -> Option<usize> {
+        let mut held = 0;
+        for resource in self.table.iter_mut() {
+            if is_of_a_request(resource) {
+                return None;
+            }
+            held += 1;
+        }
+        Some(held)
+    }
+}
+
+fn is_of_a_request(resource: &(dyn Any + Send)) -> bool {
+    resource.is::<HostIncomingRequest>()
+        || resource.is::<HostResponseOutparam>()
+        || resource.is::<HostOutgoingResponse>()
+        || resource.is::<HostIncomingBody>()
+        || resource.is::<HostOutgoingBody>()
+        || resource.is::<p3::Request>()
+        || resource.is::<p3::Response>()
 }
 
 impl WasiView for ComponentState {
@@ -38,6 +67,21 @@ impl WasiView for ComponentState {
 impl WasiHttpView for ComponentState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// The standard streams of one instance.
+pub(crate) struct Streams {
+    stdin: Option<Input>,
+    stdout: GuestOutput,
+    stderr: GuestOutput,
+}
+
+impl Streams {
+    /// Both outputs to whoever asked for this instance, and nothing to read.
+    pub(crate) fn to(output: &Arc<dyn Output>) -> Self {
+        let to = |stream| GuestOutput { output: output.clone(), stream };
+        Self { stdin: None, stdout: to(Stream::Stdout), stderr: to(Stream::Stderr) }
     }
 }
 
@@ -60,7 +104,15 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ModuleState>> {
-        let mut wasi = self.wasi(stdin)?.build_p1();
+        self.module_store_with(engine, self.streams(stdin))
+    }
+
+    pub(crate) fn module_store_with(
+        &self,
+        engine: &Engine,
+        streams: Streams,
+    ) -> wasmtime::Result<Store<ModuleState>> {
+        let mut wasi = self.wasi(streams)?.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
         let mut store = Store::new(engine, ModuleState { wasi, limiter });
@@ -74,14 +126,23 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ComponentState>> {
+        self.component_store_with(engine, self.streams(stdin))
+    }
+
+    pub(crate) fn component_store_with(
+        &self,
+        engine: &Engine,
+        streams: Streams,
+    ) -> wasmtime::Result<Store<ComponentState>> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let state = ComponentState {
-            wasi: self.wasi(stdin)?.build(),
+            wasi: self.wasi(streams)?.build(),
             http: WasiHttpCtx::new(),
             hooks: OutboundHooks(self.outbound.clone()),
             table,
             limiter: StoreLimiter::new(self.account.clone()),
+            pod: PodSockets::new(self.outbound.pod_ip()),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -89,10 +150,15 @@ impl Guest {
         Ok(store)
     }
 
-    fn wasi(&self, stdin: Option<Input>) -> wasmtime::Result<WasiCtxBuilder> {
+    /// The container's own.
+    fn streams(&self, stdin: Option<Input>) -> Streams {
+        Streams { stdin, stdout: self.stdout.clone(), stderr: self.stderr.clone() }
+    }
+
+    fn wasi(&self, streams: Streams) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
-        wasi.args(&self.args).envs(&self.env).stdout(self.stdout.clone()).stderr(self.stderr.clone());
-        if let Some(input) = stdin {
+        wasi.args(&self.args).envs(&self.env).stdout(streams.stdout).stderr(streams.stderr);
+        if let Some(input) = streams.stdin {
             wasi.stdin(AsyncStdinStream::new(GuestInput::new(input)));
         }
         if !self.cwd.is_empty() {
@@ -108,7 +174,8 @@ impl Guest {
                 let permitted = match usage {
                     SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => outbound.may_bind(address),
                     SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => outbound.may_reach(address.ip()),
-                    SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+                    SocketAddrUse::TcpListen => outbound.may_listen(address),
+                    SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
                 };
                 Box::pin(std::future::ready(permitted))
             },

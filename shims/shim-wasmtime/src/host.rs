@@ -3,16 +3,18 @@ use crate::Config;
 use crate::account::Account;
 use crate::code::CodeCache;
 use crate::guest::{ComponentState, ModuleState};
+use crate::idle::AllIdle;
 use crate::limits::{
     MAX_CORE_INSTANCES_PER_COMPONENT, MAX_MEMORIES_PER_COMPONENT, MAX_MEMORIES_PER_MODULE,
     MAX_TABLES_PER_COMPONENT, MAX_TABLES_PER_MODULE, MEMORY_KEEP_RESIDENT, MIN_INSTANCES,
     TABLE_KEEP_RESIDENT,
 };
+use crate::sockets;
 use crate::ticker::Ticker;
 use shim::Error;
 use std::sync::Arc;
 use tokio::runtime::{Handle, Runtime};
-use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// One trust domain: all guests of this node.
 ///
@@ -24,11 +26,13 @@ pub(crate) struct Host {
     pub(crate) ticker: Ticker,
     /// WASI preview 1.
     pub(crate) modules: wasmtime::Linker<ModuleState>,
-    /// WASI preview 2 and wasi:http.
+    /// WASI 0.2 and 0.3, and wasi:http of both.
     pub(crate) components: wasmtime::component::Linker<ComponentState>,
     pub(crate) code: CodeCache,
     /// What all guests together use and may use.
     pub(crate) memory: Arc<Account>,
+    /// Instances that wait for another request.
+    pub(crate) idle: AllIdle,
 }
 
 /// Of this machine's memory, what guests may have in all, in percent: the rest is for the other parts of the node, the
@@ -53,13 +57,18 @@ impl Host {
         let mut components = wasmtime::component::Linker::new(&engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut components).map_err(unavailable)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut components).map_err(unavailable)?;
+        wasmtime_wasi::p3::add_to_linker(&mut components).map_err(unavailable)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut components).map_err(unavailable)?;
+        sockets::add_to_linker(&mut components).map_err(unavailable)?;
         let ticker = Ticker::start(engine.weak()).map_err(|source| Error::Io {
             what: "starting the thread that interrupts guests".into(),
             source,
         })?;
         let code = CodeCache::open(&config.cache_dir, &config.compiler, &engine)?;
         let memory = Account::of_node(guests_memory());
-        Ok(Self { guests: GuestThreads::start()?, engine, ticker, modules, components, code, memory })
+        let guests = GuestThreads::start()?;
+        let idle = AllIdle::default();
+        Ok(Self { guests, engine, ticker, modules, components, code, memory, idle })
     }
 }
 
@@ -120,6 +129,7 @@ fn engine_config(pool: Option<u32>) -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     config.wasm_component_model(true);
+    config.wasm_component_model_async(true);
     config.memory_init_cow(true);
     if let Some(instances) = pool {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool_config(instances)));
@@ -131,6 +141,8 @@ fn pool_config(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
+        // Asks the kernel (6.7 and later) which pages a guest wrote, so that only those are cleared.
+        .pagemap_scan(Enabled::Auto)
         .total_component_instances(instances)
         .total_memories(instances)
         .total_stacks(instances)
