@@ -138,11 +138,22 @@ impl Cluster {
     /// Makes a pod of the guest and waits until it is Ready; its address. The first pod of a cluster waits for the
     /// namespace's service account.
     pub(crate) async fn ready_pod(&self, name: &str, image: &str) -> Result<String> {
+        self.ready(name, &pod(name, image)).await
+    }
+
+    /// The same, of a pod whose instances serve up to `reuse` requests each.
+    pub(crate) async fn ready_pod_reusing(&self, name: &str, image: &str, reuse: u32) -> Result<String> {
+        let mut pod = pod(name, image);
+        pod["metadata"]["annotations"] = json!({ "dhow.dev/instance-reuse": reuse.to_string() });
+        self.ready(name, &pod).await
+    }
+
+    async fn ready(&self, name: &str, pod: &Value) -> Result<String> {
         let mut watch = Watch::of(self, "/api/v1/namespaces/default/pods").await?;
         let mut connection = self.connect(Protocol::Http2).await?;
         let begin = Instant::now();
         loop {
-            let answer = connection.send(create_pod(name, image)?).await?;
+            let answer = connection.send(create(pod)?).await?;
             match answer.status {
                 StatusCode::CREATED => break,
                 StatusCode::FORBIDDEN if begin.elapsed() < LIMIT => {
@@ -173,7 +184,11 @@ pub(crate) fn json_request(
 
 /// The request that makes a pod of the guest.
 pub(crate) fn create_pod(name: &str, image: &str) -> Result<Request<http_body_util::Full<bytes::Bytes>>> {
-    json_request(Method::POST, "/api/v1/namespaces/default/pods", pod(name, image).to_string().into_bytes())
+    create(&pod(name, image))
+}
+
+fn create(pod: &Value) -> Result<Request<http_body_util::Full<bytes::Bytes>>> {
+    json_request(Method::POST, "/api/v1/namespaces/default/pods", pod.to_string().into_bytes())
 }
 
 pub(crate) fn pod(name: &str, image: &str) -> Value {

@@ -8,6 +8,8 @@ pub(crate) enum Target {
     AtMost(f64),
     /// The figure must be at least this many times its yardstick.
     TimesYardstick(f64),
+    /// The figure may be at most this many times its yardstick.
+    AtMostTimesYardstick(f64),
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,11 @@ impl Figure {
         self
     }
 
+    pub(crate) fn at_most_times_yardstick(mut self, ratio: f64) -> Self {
+        self.target = Some(Target::AtMostTimesYardstick(ratio));
+        self
+    }
+
     /// The figure as a multiple of its yardstick.
     pub(crate) fn ratio(&self) -> Option<f64> {
         self.yardstick.as_ref().map(|(_, yardstick)| self.value / yardstick)
@@ -53,6 +60,7 @@ impl Figure {
         match self.target? {
             Target::AtMost(limit) => Some(self.value <= limit),
             Target::TimesYardstick(ratio) => Some(self.ratio()? >= ratio),
+            Target::AtMostTimesYardstick(ratio) => Some(self.ratio()? <= ratio),
         }
     }
 
@@ -89,6 +97,9 @@ impl fmt::Display for Figure {
             }
             Some(Target::TimesYardstick(ratio)) => {
                 write!(f, "; target at least {ratio} ×: {}", self.verdict())
+            }
+            Some(Target::AtMostTimesYardstick(ratio)) => {
+                write!(f, "; target at most {ratio} ×: {}", self.verdict())
             }
             None => Ok(()),
         }

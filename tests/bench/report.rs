@@ -30,6 +30,7 @@ pub(crate) fn table(figures: &[Figure], facts: &[(&str, String)]) -> String {
         let target = match figure.target {
             Some(Target::AtMost(limit)) => format!("≤ {} {}", rounded(limit), figure.unit),
             Some(Target::TimesYardstick(ratio)) => format!("≥ {ratio} ×"),
+            Some(Target::AtMostTimesYardstick(ratio)) => format!("≤ {ratio} ×"),
             None => String::new(),
         };
         let _ = writeln!(

@@ -50,21 +50,37 @@ fn figure(what: &str, ours: &[Wrk], yardstick: &str, theirs: &[Wrk]) -> Figure {
         .yardstick(format!("{yardstick} ({})", beside(theirs)), median(&rates(theirs)))
 }
 
+/// Requests one instance serves where instances are reused: what `wasmtime serve` takes for WASI 0.3 by itself.
+const REUSE: u32 = 128;
+
 pub(crate) async fn on_the_pod_address(plan: &Plan) -> Result<Vec<Figure>> {
     let cluster = Cluster::start(plan, &[]).await?;
     let image = cluster.import_guest(plan).await?;
     let url = format!("http://{}:8080/", cluster.ready_pod("serving", &image).await?);
-    let wasmtime = WasmtimeServe::start(plan).await?;
+    let reusing = format!("http://{}:8080/", cluster.ready_pod_reusing("reusing", &image, REUSE).await?);
+    let wasmtime = WasmtimeServe::start(plan, &[]).await?;
     let (ours, theirs) = in_turn(plan, (&url, None), (&wasmtime.url, None)).await?;
+    drop(wasmtime);
+    let wasmtime = WasmtimeServe::start(plan, &["--max-instance-reuse-count", &REUSE.to_string()]).await?;
+    let (reused, theirs_reused) = in_turn(plan, (&reusing, None), (&wasmtime.url, None)).await?;
     cluster.stop().await?;
+    let p99 = |each: &[Wrk]| median(&each.iter().map(|round| round.p99_ms).collect::<Vec<_>>());
+    let serve = "`wasmtime serve` of the same component";
+    let serve_reusing = format!("`wasmtime serve --max-instance-reuse-count {REUSE}`");
+    let what = "hello-http on the pod's address, wrk with 64 connections";
     Ok(vec![
+        figure(what, &ours, serve, &theirs).times_yardstick(2.0),
+        Figure::new("the same, p99", p99(&ours), "ms")
+            .yardstick(serve, p99(&theirs))
+            .at_most_times_yardstick(0.7),
         figure(
-            "hello-http on the pod's address, wrk with 64 connections",
-            &ours,
-            "`wasmtime serve` of the same component",
-            &theirs,
+            &format!("the same, each instance serving up to {REUSE} requests"),
+            &reused,
+            &serve_reusing,
+            &theirs_reused,
         )
-        .times_yardstick(0.9),
+        .times_yardstick(0.95),
+        Figure::new("the same, p99", p99(&reused), "ms").yardstick(serve_reusing, p99(&theirs_reused)),
     ])
 }
 

@@ -1,4 +1,4 @@
-//! `wasmtime serve` with its defaults, and the one word the component needs (it reads its environment).
+//! `wasmtime serve` with its defaults or with more words, and the one the component needs (it reads its environment).
 use crate::Plan;
 use crate::address::{free_port, listens};
 use crate::guard::Guard;
@@ -15,13 +15,14 @@ pub(crate) struct WasmtimeServe {
 }
 
 impl WasmtimeServe {
-    pub(crate) async fn start(plan: &Plan) -> Result<Self> {
+    pub(crate) async fn start(plan: &Plan, words: &[&str]) -> Result<Self> {
         let guard = Guard::new("bench-wasmtime");
         let component = guard.folder().join("hello.wasm");
         std::fs::copy(&plan.programs.guest, &component)?;
         let port = free_port()?;
         let process = Command::new(&plan.programs.wasmtime)
             .args(["serve", "-Scli", "--addr", &format!("127.0.0.1:{port}")])
+            .args(words)
             .arg(&component)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

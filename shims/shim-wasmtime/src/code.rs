@@ -7,6 +7,7 @@ use crate::compiler::{Compilers, compile_apart, compile_binary, read_binary};
 use crate::form::Form;
 use crate::guest::{ComponentState, ModuleState};
 use crate::host::Host;
+use crate::instance::HttpPre;
 use crate::limits::MAX_CACHE_BYTES;
 use crate::sealed::Sealed;
 use parking_lot::Mutex;
@@ -18,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Module, Precompiled};
-use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 /// Changes when what is kept beside wasmtime's own format changes.
 const CACHE_FORMAT: u32 = 1;
@@ -27,8 +29,23 @@ const CACHE_FORMAT: u32 = 1;
 /// A program with all its imports resolved.
 pub(crate) enum Program {
     Module(InstancePre<ModuleState>),
-    Command(CommandPre<ComponentState>),
-    Http(ProxyPre<ComponentState>),
+    Command(p2::bindings::CommandPre<ComponentState>),
+    /// Of WASI 0.3.
+    CommandP3(p3::bindings::CommandPre<ComponentState>),
+    Http(HttpPre),
+}
+
+impl Program {
+    /// What its instances are made from; `None` of a module.
+    pub(crate) fn component(&self) -> Option<&wasmtime::component::InstancePre<ComponentState>> {
+        match self {
+            Self::Module(_) => None,
+            Self::Command(pre) => Some(pre.instance_pre()),
+            Self::CommandP3(pre) => Some(pre.instance_pre()),
+            Self::Http(HttpPre::P2(pre)) => Some(pre.instance_pre()),
+            Self::Http(HttpPre::P3(pre)) => Some(pre.instance_pre()),
+        }
+    }
 }
 
 pub(crate) struct Prepared {
@@ -256,8 +273,14 @@ fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
             });
             let invalid = |e: wasmtime::Error| Error::InvalidImage(format!("the component's exports: {e:#}"));
             let program = match kind {
-                ComponentKind::Http => Program::Http(ProxyPre::new(pre).map_err(invalid)?),
-                ComponentKind::Command => Program::Command(CommandPre::new(pre).map_err(invalid)?),
+                ComponentKind::HttpP3 => Program::Http(HttpPre::P3(ServicePre::new(pre).map_err(invalid)?)),
+                ComponentKind::Http => Program::Http(HttpPre::P2(ProxyPre::new(pre).map_err(invalid)?)),
+                ComponentKind::CommandP3 => {
+                    Program::CommandP3(p3::bindings::CommandPre::new(pre).map_err(invalid)?)
+                }
+                ComponentKind::Command => {
+                    Program::Command(p2::bindings::CommandPre::new(pre).map_err(invalid)?)
+                }
             };
             Ok(Prepared { program, imports, initial_bytes })
         }
@@ -266,22 +289,33 @@ fn link(host: &Host, loaded: Loaded) -> Result<Prepared, Error> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ComponentKind {
+    HttpP3,
     Http,
+    CommandP3,
     Command,
 }
 
+/// What a component is, from its exports: a server before a command, and the newer WASI before the older.
+const KINDS: [(&str, &str, ComponentKind); 4] = [
+    ("wasi:http/handler", "0.3", ComponentKind::HttpP3),
+    ("wasi:http/incoming-handler", "0.2", ComponentKind::Http),
+    ("wasi:cli/run", "0.3", ComponentKind::CommandP3),
+    ("wasi:cli/run", "0.2", ComponentKind::Command),
+];
+
 fn component_kind(exports: &[&str]) -> Result<ComponentKind, Error> {
-    let exported = |interface: &str| exports.iter().any(|name| name.split('@').next() == Some(interface));
-    if exported("wasi:http/incoming-handler") {
-        return Ok(ComponentKind::Http);
-    }
-    if exported("wasi:cli/run") {
-        return Ok(ComponentKind::Command);
+    let exported = |interface: &str, series: &str| {
+        exports.iter().filter_map(|name| name.split_once('@')).any(|(name, version)| {
+            name == interface && version.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'))
+        })
+    };
+    if let Some((_, _, kind)) = KINDS.iter().find(|(interface, series, _)| exported(interface, series)) {
+        return Ok(*kind);
     }
     let has = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
     Err(Error::InvalidImage(format!(
-        "the component exports {has}, but neither wasi:http/incoming-handler (a server) nor wasi:cli/run (a command) \
-         of WASI 0.2"
+        "the component exports {has}, but neither wasi:http/handler of WASI 0.3 nor wasi:http/incoming-handler of 0.2 \
+         (a server), nor wasi:cli/run of either (a command)"
     )))
 }
 
@@ -320,6 +354,12 @@ mod tests {
             ComponentKind::Http
         );
         assert_eq!(kind(&["wasi:cli/run@0.2.3"]).unwrap(), ComponentKind::Command);
+        assert_eq!(kind(&["wasi:cli/run@0.3.0"]).unwrap(), ComponentKind::CommandP3);
+        assert_eq!(
+            kind(&["wasi:http/incoming-handler@0.2.6", "wasi:http/handler@0.3.0"]).unwrap(),
+            ComponentKind::HttpP3
+        );
+        assert!(kind(&["wasi:http/handler@0.30.0"]).is_err());
         let error = kind(&["foo:bar/baz"]).unwrap_err().to_string();
         assert!(error.contains("exports foo:bar/baz, but neither"), "{error}");
     }

@@ -40,6 +40,13 @@ async fn call(host: &Host, program: &Program, guest: &Guest, stdin: Option<Input
             let result = command.wasi_cli_run().call_run(&mut store).await?;
             Ok(i32::from(result.is_err()))
         }
+        Program::CommandP3(pre) => {
+            let mut store = guest.component_store(&host.engine, stdin)?;
+            let command = pre.instantiate_async(&mut store).await?;
+            let run = async |accessor: &_| command.wasi_cli_run().call_run(accessor).await;
+            let result = store.run_concurrent(run).await??;
+            Ok(i32::from(result.is_err()))
+        }
         Program::Http(_) => Err(wasmtime::format_err!("a wasi:http component is served, not run")),
     }
 }

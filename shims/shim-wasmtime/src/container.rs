@@ -12,10 +12,13 @@ use crate::command::run_command;
 use crate::descriptors::Descriptors;
 use crate::ending::Ending;
 use crate::executor::Owned;
+use crate::exports::call_export;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::http_server::{Server, Settings, bind, compute_concurrency};
+use crate::http_server::{Server, Settings, compute_concurrency};
+use crate::limits::{MAX_EXEC_TIME, MAX_EXECS};
+use crate::listener::bind;
 use crate::log_rate::LogRate;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, Policy};
@@ -31,9 +34,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -67,6 +70,8 @@ pub(crate) struct WasmContainer {
     exit: watch::Sender<Option<Exit>>,
     /// Held while it runs: how the first of several ends wins.
     ending: Mutex<()>,
+    /// Places for calls of its functions.
+    execs: Semaphore,
     tasks: TaskTracker,
 }
 
@@ -87,7 +92,9 @@ impl WasmContainer {
             .map_err(|e| Error::Unavailable(format!("mounting volumes failed: {e}")))??;
         let (kill, stop) = match prepared.program {
             Program::Http(_) => (CancellationToken::new(), shutdown.child_token()),
-            Program::Module(_) | Program::Command(_) => (shutdown.child_token(), CancellationToken::new()),
+            Program::Module(_) | Program::Command(_) | Program::CommandP3(_) => {
+                (shutdown.child_token(), CancellationToken::new())
+            }
         };
         let tasks = TaskTracker::new();
         let policy = Policy { pod_ip: spec.pod_ip, reachable_loopback: config.reachable_loopback.clone() };
@@ -141,6 +148,7 @@ impl WasmContainer {
             stop,
             exit: watch::Sender::new(None),
             ending: Mutex::new(()),
+            execs: Semaphore::new(MAX_EXECS),
             tasks,
         }))
     }
@@ -215,7 +223,7 @@ impl Container for WasmContainer {
                     Ending::Exited(0)
                 });
             }
-            Program::Module(_) | Program::Command(_) => {
+            Program::Module(_) | Program::Command(_) | Program::CommandP3(_) => {
                 let stdin = stdin.take();
                 let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
                 me.live(async move { run_command(host, prepared, guest, stdin).await });
@@ -267,13 +275,30 @@ impl Container for WasmContainer {
         }
     }
 
-    async fn exec(&self, args: &[String], _: Duration, _: Arc<dyn Output>) -> Result<i32, Error> {
-        let command = args.first().map_or("a command", String::as_str);
-        Err(Error::InvalidSpec(format!(
-            "cannot run {command} in {}: a WebAssembly container holds one program and no shell; use logs, or an \
-             httpGet or tcpSocket probe",
-            self.name
-        )))
+    async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error> {
+        let Ok(_turn) = self.execs.try_acquire() else {
+            return Err(Error::Unavailable(format!(
+                "{}: {MAX_EXECS} calls of its functions are at work already; try again later",
+                self.name
+            )));
+        };
+        let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
+        let (args, timeout) = (args.to_vec(), timeout.min(MAX_EXEC_TIME));
+        let kill = self.kill.clone();
+        let call = async move {
+            let calling = call_export(&host, &prepared.program, &guest, &args, timeout, output);
+            kill.run_until_cancelled(calling).await
+        };
+        // On the threads that run guests; who stops asking ends the call.
+        let call = AbortOnDropHandle::new(self.tasks.spawn_on(call, self.host.guests.handle()));
+        match call.await {
+            Ok(Some(called)) => called.map_err(|e| match e {
+                Error::InvalidSpec(text) => Error::InvalidSpec(format!("{}: {text}", self.name)),
+                other => other,
+            }),
+            Ok(None) => Err(Error::NotRunning(self.id.clone())),
+            Err(e) => Err(Error::Unavailable(format!("{}: the call failed: {e}", self.name))),
+        }
     }
 
     async fn delete(&self) -> Result<(), Error> {

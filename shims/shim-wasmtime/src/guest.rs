@@ -7,15 +7,19 @@ use crate::limits::{HOSTCALL_BYTES, MAX_RANDOM_BYTES, MAX_RESOURCES};
 use crate::meter::{Meter, note_interruption};
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
+use crate::sockets::PodSockets;
 use crate::stdio::{GuestInput, GuestOutput};
-use shim::Input;
+use shim::{Input, Output, Stream};
+use std::any::Any;
 use std::sync::Arc;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::cli::AsyncStdinStream;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, ResourceTable, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_http::p2::body::{HostIncomingBody, HostOutgoingBody};
+use wasmtime_wasi_http::p2::types::{HostIncomingRequest, HostOutgoingResponse, HostResponseOutparam};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView, p3};
 
 /// The data of a preview 1 module's store.
 pub(crate) struct ModuleState {
@@ -44,13 +48,35 @@ pub(crate) struct ComponentState {
     descriptors: StoreDescriptors,
     granted: Arc<Granted>,
     stderr: GuestOutput,
+    pub(crate) pod: PodSockets,
 }
 
 impl ComponentState {
     /// What a call of a capability reaches.
     pub(crate) fn access(&mut self) -> Access<'_> {
         Access { granted: &self.granted, stderr: &self.stderr, table: &mut self.table }
+
+    /// How many resources it holds; `None` while parts of a request are among them.
+    pub(crate) fn held_between_requests(&mut self) -> Option<usize> {
+        let mut held = 0;
+        for resource in self.table.iter_mut() {
+            if is_of_a_request(resource) {
+                return None;
+            }
+            held += 1;
+        }
+        Some(held)
     }
+}
+
+fn is_of_a_request(resource: &(dyn Any + Send)) -> bool {
+    resource.is::<HostIncomingRequest>()
+        || resource.is::<HostResponseOutparam>()
+        || resource.is::<HostOutgoingResponse>()
+        || resource.is::<HostIncomingBody>()
+        || resource.is::<HostOutgoingBody>()
+        || resource.is::<p3::Request>()
+        || resource.is::<p3::Response>()
 }
 
 impl WasiView for ComponentState {
@@ -63,6 +89,21 @@ impl WasiView for ComponentState {
 impl WasiHttpView for ComponentState {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         WasiHttpCtxView { hooks: &mut self.hooks, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// The standard streams of one instance.
+pub(crate) struct Streams {
+    stdin: Option<Input>,
+    stdout: GuestOutput,
+    stderr: GuestOutput,
+}
+
+impl Streams {
+    /// Both outputs to whoever asked for this instance, and nothing to read.
+    pub(crate) fn to(output: &Arc<dyn Output>) -> Self {
+        let to = |stream| GuestOutput { output: output.clone(), stream };
+        Self { stdin: None, stdout: to(Stream::Stdout), stderr: to(Stream::Stderr) }
     }
 }
 
@@ -89,7 +130,15 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ModuleState>> {
-        let mut wasi = self.wasi(stdin)?.build_p1();
+        self.module_store_with(engine, self.streams(stdin))
+    }
+
+    pub(crate) fn module_store_with(
+        &self,
+        engine: &Engine,
+        streams: Streams,
+    ) -> wasmtime::Result<Store<ModuleState>> {
+        let mut wasi = self.wasi(streams)?.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
         let descriptors = StoreDescriptors::new(self.descriptors.clone());
@@ -104,10 +153,18 @@ impl Guest {
         engine: &Engine,
         stdin: Option<Input>,
     ) -> wasmtime::Result<Store<ComponentState>> {
+        self.component_store_with(engine, self.streams(stdin))
+    }
+
+    pub(crate) fn component_store_with(
+        &self,
+        engine: &Engine,
+        streams: Streams,
+    ) -> wasmtime::Result<Store<ComponentState>> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
         let state = ComponentState {
-            wasi: self.wasi(stdin)?.build(),
+            wasi: self.wasi(streams)?.build(),
             http: WasiHttpCtx::new(),
             hooks: OutboundHooks(self.outbound.clone()),
             table,
@@ -116,6 +173,7 @@ impl Guest {
             descriptors: StoreDescriptors::new(self.descriptors.clone()),
             granted: self.granted.clone(),
             stderr: self.stderr.clone(),
+            pod: PodSockets::new(self.outbound.pod_ip()),
         };
         let mut store = Store::new(engine, state);
         store.set_hostcall_fuel(HOSTCALL_BYTES);
@@ -124,11 +182,16 @@ impl Guest {
         Ok(store)
     }
 
-    fn wasi(&self, stdin: Option<Input>) -> wasmtime::Result<WasiCtxBuilder> {
+    /// The container's own.
+    fn streams(&self, stdin: Option<Input>) -> Streams {
+        Streams { stdin, stdout: self.stdout.clone(), stderr: self.stderr.clone() }
+    }
+
+    fn wasi(&self, streams: Streams) -> wasmtime::Result<WasiCtxBuilder> {
         let mut wasi = WasiCtx::builder();
         wasi.max_random_size(MAX_RANDOM_BYTES);
-        wasi.args(&self.args).envs(&self.env).stdout(self.stdout.clone()).stderr(self.stderr.clone());
-        if let Some(input) = stdin {
+        wasi.args(&self.args).envs(&self.env).stdout(streams.stdout).stderr(streams.stderr);
+        if let Some(input) = streams.stdin {
             wasi.stdin(AsyncStdinStream::new(GuestInput::new(input)));
         }
         if !self.cwd.is_empty() {
@@ -144,7 +207,8 @@ impl Guest {
                 let permitted = match usage {
                     SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => outbound.may_bind(address),
                     SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => outbound.may_reach(address.ip()),
-                    SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+                    SocketAddrUse::TcpListen => outbound.may_listen(address),
+                    SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
                 };
                 Box::pin(std::future::ready(permitted))
             },

@@ -5,17 +5,19 @@ use crate::capability::{self, Capability};
 use crate::code::CodeCache;
 use crate::descriptors::Descriptors;
 use crate::guest::{ComponentState, ModuleState};
+use crate::idle::AllIdle;
 use crate::lanes::Lanes;
 use crate::limits::{
     MAX_CORE_INSTANCES_PER_COMPONENT, MAX_MEMORIES_PER_COMPONENT, MAX_MEMORIES_PER_MODULE,
     MAX_TABLES_PER_COMPONENT, MAX_TABLES_PER_MODULE, MEMORY_KEEP_RESIDENT, MIN_INSTANCES,
     TABLE_KEEP_RESIDENT,
 };
+use crate::sockets;
 use crate::ticker::Ticker;
 use shim::Error;
 use std::sync::Arc;
 use tokio::runtime::{Handle, Runtime};
-use wasmtime::{Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 /// One trust domain: all guests of this node.
 ///
@@ -29,7 +31,7 @@ pub(crate) struct Host {
     pub(crate) ticker: Ticker,
     /// WASI preview 1.
     pub(crate) modules: wasmtime::Linker<ModuleState>,
-    /// WASI preview 2 and wasi:http.
+    /// WASI 0.2 and 0.3, and wasi:http of both.
     pub(crate) components: wasmtime::component::Linker<ComponentState>,
     pub(crate) capabilities: Vec<Box<dyn Capability>>,
     pub(crate) code: CodeCache,
@@ -37,6 +39,8 @@ pub(crate) struct Host {
     pub(crate) memory: Arc<Account>,
     /// The files and sockets of all guests.
     pub(crate) descriptors: Arc<Descriptors>,
+    /// Instances that wait for another request.
+    pub(crate) idle: AllIdle,
 }
 
 /// Of this machine's memory, what guests may have in all, in percent: the rest is for the other parts of the node, the
@@ -65,6 +69,9 @@ impl Host {
         for capability in &capabilities {
             capability.link(&mut components).map_err(unavailable)?;
         }
+        wasmtime_wasi::p3::add_to_linker(&mut components).map_err(unavailable)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut components).map_err(unavailable)?;
+        sockets::add_to_linker(&mut components).map_err(unavailable)?;
         let ticker = Ticker::start(engine.weak()).map_err(|source| Error::Io {
             what: "starting the thread that interrupts guests".into(),
             source,
@@ -84,6 +91,7 @@ impl Host {
             code,
             memory,
             descriptors,
+            idle: AllIdle::default(),
         })
     }
 }
@@ -145,6 +153,7 @@ fn engine_config(pool: Option<u32>) -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
     config.wasm_component_model(true);
+    config.wasm_component_model_async(true);
     config.memory_init_cow(true);
     if let Some(instances) = pool {
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool_config(instances)));
@@ -156,6 +165,8 @@ fn pool_config(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
+        // Asks the kernel (6.7 and later) which pages a guest wrote, so that only those are cleared.
+        .pagemap_scan(Enabled::Auto)
         .total_component_instances(instances)
         .total_memories(instances)
         .total_stacks(instances)

@@ -1,24 +1,32 @@
-//! A wasi:http component on the pod's address: one fresh instance for each request.
+//! A wasi:http component on the pod's address: an instance for each request, or for as many as the pod permits.
 //!
 //! Invariant: connections, requests at work, heads, bodies and times are bounded, so neither clients nor guests
 //! can take more than their share. A guest that traps costs its one request; the container lives on.
 //!
 //! ```text
-//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► permit ─► store, instance, handle ─► response
+//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► permit ─► instance: idle, or a new one ─► response
 //!                    │ head and idle timeouts        └ 503     └ 500 trap · 504 time · 413 body
 //! ```
+//!
+//! A request is begun by its connection's own task. Only a guest that has to wait for something gets a task of its own:
+//! most do not, and then one write carries head and body, and no thread wakes another.
 use crate::ending::{Ending, ending_of};
 use crate::executor::Owned;
-use crate::guest::{ComponentState, Guest};
+use crate::guest::Guest;
 use crate::host::Host;
+use crate::idle::IdleInstances;
+use crate::instance::{Answered, HttpPre, Instance};
 use crate::limits::{
-    CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, MAX_BODY_ANNOTATION, MAX_BODY_BYTES,
-    MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_REQUEST_TIMEOUT,
-    MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT,
+    CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, INSTANCE_REUSE_ANNOTATION, MAX_BODY_ANNOTATION,
+    MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_HEADER_BYTES, MAX_HEADERS, MAX_INSTANCE_REUSE,
+    MAX_REQUEST_TIMEOUT, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT,
+    SEND_TIMEOUT,
     TIMEOUT_ANNOTATION,
 };
 use crate::request_body::LimitedBody;
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -28,25 +36,20 @@ use hyper_util::server::conn::auto;
 use shim::Error;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future::poll_fn;
 use std::os::fd::AsRawFd;
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::WasiBody;
 
-/// Connections waiting to be accepted.
-const BACKLOG: u32 = 1024;
 /// How long accepting pauses when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -59,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) max_body: u64,
     /// Requests at work at once.
     pub(crate) concurrency: usize,
+    /// Requests one instance may serve, one after another.
+    pub(crate) reuse: u32,
 }
 
 impl Settings {
@@ -96,7 +101,16 @@ impl Settings {
                 ))
             })?,
         };
-        Ok(Self { timeout, cpu, max_body, concurrency })
+        let reuse = match annotations.get(INSTANCE_REUSE_ANNOTATION) {
+            None => 1,
+            Some(text) => text.parse().ok().filter(|n| (1..=MAX_INSTANCE_REUSE).contains(n)).ok_or_else(|| {
+                Error::InvalidSpec(format!(
+                    "annotation {INSTANCE_REUSE_ANNOTATION}: {text:?} is not a number of requests between 1 and \
+                     {MAX_INSTANCE_REUSE}"
+                ))
+            })?,
+        };
+        Ok(Self { timeout, cpu, max_body, concurrency, reuse })
     }
 }
 
@@ -119,57 +133,10 @@ pub(crate) fn compute_concurrency(memory_limit: u64, initial_bytes: u64) -> usiz
     usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, MAX_CONCURRENT_REQUESTS)
 }
 
-/// Binds the pod's address, in the pod's network namespace if it has one of its own.
-pub(crate) async fn bind(address: SocketAddr, namespace: Option<&Path>) -> Result<TcpListener, Error> {
-    let bound = match namespace {
-        None => listen(address),
-        Some(namespace) => {
-            let namespace = namespace.to_owned();
-            let listener = tokio::task::spawn_blocking(move || listen_in(address, &namespace)).await;
-            listener.unwrap_or_else(|e| Err(std::io::Error::other(e))).and_then(TcpListener::from_std)
-        }
-    };
-    bound.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => Error::Unavailable(format!(
-            "{address} is in use by another program on this node; declare another containerPort"
-        )),
-        std::io::ErrorKind::PermissionDenied => Error::Unavailable(format!(
-            "{address} may not be bound: ports below {} need root; declare a higher containerPort",
-            1024
-        )),
-        _ => Error::Io { what: format!("listening on {address}"), source: e },
-    })
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// A socket belongs to the namespace of the thread that made it, and keeps it; so a thread goes there, binds and
-/// ends. (A thread of the pool must never change its namespace.)
-fn listen_in(address: SocketAddr, namespace: &Path) -> std::io::Result<std::net::TcpListener> {
-    let namespace = std::fs::File::open(namespace)?;
-    std::thread::scope(|scope| {
-        let binder = scope.spawn(|| {
-            // SAFETY: setns takes a descriptor that stays open during the call.
-            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            let listener = std::net::TcpListener::bind(address)?;
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        binder.join().unwrap_or_else(|_| Err(std::io::Error::other("the binding thread panicked")))
-    })
-}
-
 /// One container's server.
 pub(crate) struct Server {
     pub(crate) host: Arc<Host>,
-    pub(crate) pre: ProxyPre<ComponentState>,
+    pub(crate) pre: HttpPre,
     pub(crate) guest: Arc<Guest>,
     pub(crate) settings: Settings,
     /// Stop accepting, finish what runs.
@@ -178,6 +145,9 @@ pub(crate) struct Server {
     pub(crate) kill: CancellationToken,
     requests: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    idle: Arc<IdleInstances>,
+    /// From here on no instance is kept.
+    over: CancellationToken,
     tasks: TaskTracker,
     builder: auto::Builder<Owned>,
 }
@@ -185,7 +155,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(
         host: Arc<Host>,
-        pre: ProxyPre<ComponentState>,
+        pre: HttpPre,
         guest: Arc<Guest>,
         settings: Settings,
         concurrency: usize,
@@ -194,6 +164,9 @@ impl Server {
     ) -> Arc<Self> {
         let tasks = TaskTracker::new();
         let builder = connection_builder(Owned { tasks: tasks.clone(), kill: kill.clone() });
+        let over = kill.child_token();
+        let idle = IdleInstances::new(settings.reuse, tasks.clone(), over.clone());
+        host.idle.add(&idle);
         Arc::new(Self {
             host,
             pre,
@@ -203,6 +176,8 @@ impl Server {
             kill,
             requests: Arc::new(Semaphore::new(concurrency)),
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            idle,
+            over,
             tasks,
             builder,
         })
@@ -212,6 +187,7 @@ impl Server {
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         let _ = self.stop.run_until_cancelled(self.kill.run_until_cancelled(self.accept(&listener))).await;
         drop(listener);
+        self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -241,35 +217,43 @@ impl Server {
             async move { Ok::<_, Infallible>(server.clone().guest.figures.timed(server.answer(request)).await) }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
-        let mut silence = pin!(tokio::time::sleep(FIRST_REQUEST_TIMEOUT));
-        let (mut stopping, mut watched) = (false, true);
+        // In a set, they are looked at when one of them has happened, and not with every byte of the connection.
+        let mut signals = FuturesUnordered::new();
+        signals.push(self.signal(true, true));
         loop {
-            tokio::select! {
+            let signal = tokio::select! {
+                biased;
                 ended = connection.as_mut() => {
                     if let Err(e) = ended {
                         tracing::debug!(error = %e, "a connection ended early");
                     }
                     return;
                 }
-                () = self.kill.cancelled() => return,
-                () = self.stop.cancelled(), if !stopping => {
-                    stopping = true;
-                    if !asked.load(Relaxed) {
-                        return;
-                    }
+                signal = signals.select_next_some() => signal,
+            };
+            let idle = !asked.load(Relaxed);
+            match signal {
+                Signal::Kill => return,
+                Signal::Stop | Signal::Silence if idle => return,
+                Signal::Stop => {
                     connection.as_mut().graceful_shutdown();
+                    signals.push(self.signal(false, false));
                 }
-                () = silence.as_mut(), if watched => {
-                    watched = false;
-                    if !asked.load(Relaxed) {
-                        return;
-                    }
-                }
+                Signal::Silence => signals.push(self.signal(true, false)),
             }
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<HyperOutgoingBody> {
+    /// The next thing a connection must know of.
+    async fn signal(&self, stop: bool, silence: bool) -> Signal {
+        tokio::select! {
+            () = self.kill.cancelled() => Signal::Kill,
+            () = self.stop.cancelled(), if stop => Signal::Stop,
+            () = tokio::time::sleep(FIRST_REQUEST_TIMEOUT), if silence => Signal::Silence,
+        }
+    }
+
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request has no Host header");
         }
@@ -281,46 +265,72 @@ impl Server {
                 &format!("the request's body is longer than {} bytes", self.settings.max_body),
             );
         }
-        let waiting = tokio::time::timeout(self.settings.timeout, self.requests.clone().acquire_owned());
-        let Ok(Ok(permit)) = waiting.await else {
+        let Some(permit) = self.permit().await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
         };
-        let (answered, answer) = oneshot::channel();
-        let work = self.tasks.spawn(self.clone().handle(request, answered, permit));
-        // A client that goes away takes its guest with it.
-        let mut work = AbortOnDrop(Some(work));
-        match answer.await {
-            Ok(Ok(response)) => {
-                work.0 = None;
-                response
+        let (answered, mut answer) = oneshot::channel();
+        let mut work = Box::pin(self.clone().handle(request, answered, permit));
+        let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        let outcome = match (begun, answer.try_recv()) {
+            (Poll::Ready(_), Ok(answer)) => return self.respond(answer),
+            (Poll::Ready(outcome), Err(_)) => Some(outcome),
+            (Poll::Pending, early) => {
+                let kill = self.kill.clone();
+                let rest = async move { kill.run_until_cancelled(work).await.unwrap_or(Outcome::Killed) };
+                let rest = self.tasks.spawn(rest);
+                if let Ok(answer) = early {
+                    return self.respond(answer);
+                }
+                // A client that goes away takes its guest with it.
+                let mut rest = AbortOnDrop(Some(rest));
+                if let Ok(answer) = answer.await {
+                    rest.0 = None;
+                    return self.respond(answer);
+                }
+                rest.outcome().await
             }
-            Ok(Err(code)) => {
-                work.0 = None;
-                self.log(&format!("request failed: the guest answered with {code:?}\n"));
-                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
+        };
+        self.refuse(outcome)
+    }
+
+    /// A place for one more request; `None` when there is none for as long as a request may take.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let requests = self.requests.clone();
+        if let Ok(permit) = requests.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        tokio::time::timeout(self.settings.timeout, requests.acquire_owned()).await.ok()?.ok()
+    }
+
+    /// What the guest answered.
+    fn respond(&self, answer: Result<Response<WasiBody>, String>) -> Response<WasiBody> {
+        answer.unwrap_or_else(|code| {
+            self.log(&format!("request failed: the guest answered with {code}\n"));
+            plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
+        })
+    }
+
+    /// What is said in place of a guest that did not answer.
+    fn refuse(&self, outcome: Option<Outcome>) -> Response<WasiBody> {
+        match outcome {
+            Some(Outcome::TimedOut) => plain(StatusCode::GATEWAY_TIMEOUT, "the guest did not answer in time"),
+            Some(Outcome::Ended(Ending::NoRoom(_))) => {
+                plain(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another instance")
             }
-            Err(_) => match work.outcome().await {
-                Some(Outcome::TimedOut) => {
-                    plain(StatusCode::GATEWAY_TIMEOUT, "the guest did not answer in time")
-                }
-                Some(Outcome::Ended(Ending::NoRoom(_))) => {
-                    plain(StatusCode::SERVICE_UNAVAILABLE, "this node has no room for another instance")
-                }
-                Some(Outcome::Ended(Ending::OutOfMemory(_))) => {
-                    plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest exceeded its memory limit")
-                }
-                Some(Outcome::Ended(Ending::OutOfTime(_))) => {
-                    plain(StatusCode::GATEWAY_TIMEOUT, "the guest used more CPU time than a request may")
-                }
-                Some(Outcome::Ended(Ending::Trapped(_))) => {
-                    plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
-                }
-                Some(Outcome::Killed) => plain(StatusCode::SERVICE_UNAVAILABLE, "the container is stopping"),
-                Some(Outcome::Ended(_) | Outcome::Finished) | None => {
-                    self.log("request failed: the guest ended without an answer\n");
-                    plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest ended without an answer")
-                }
-            },
+            Some(Outcome::Ended(Ending::OutOfMemory(_))) => {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest exceeded its memory limit")
+            }
+            Some(Outcome::Ended(Ending::OutOfTime(_))) => {
+                plain(StatusCode::GATEWAY_TIMEOUT, "the guest used more CPU time than a request may")
+            }
+            Some(Outcome::Ended(Ending::Trapped(_))) => {
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest failed; its log says why")
+            }
+            Some(Outcome::Killed) => plain(StatusCode::SERVICE_UNAVAILABLE, "the container is stopping"),
+            Some(Outcome::Ended(_) | Outcome::Finished) | None => {
+                self.log("request failed: the guest ended without an answer\n");
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest ended without an answer")
+            }
         }
     }
 
@@ -328,29 +338,24 @@ impl Server {
     async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
-        answered: oneshot::Sender<Result<Response<HyperOutgoingBody>, ErrorCode>>,
+        answered: Answered,
         _permit: OwnedSemaphorePermit,
     ) -> Outcome {
         let _running = self.host.ticker.running();
-        let max_body = self.settings.max_body;
+        let request = request.map(|body| LimitedBody::new(body, self.settings.max_body));
         let me = self.clone();
         let call = async move {
-            let mut store = me.guest.component_store(&me.host.engine, None)?;
-            let request = request.map(|body| LimitedBody::new(body, max_body));
-            let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
-            let out = store.data_mut().http().new_response_outparam(answered)?;
-            let proxy = me.pre.instantiate_async(&mut store).await?;
-            proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await
+            let mut instance = me.instance().await?;
+            instance.serve(request, answered).await?;
+            me.idle.keep(instance);
+            wasmtime::Result::Ok(())
         };
-        let timed = tokio::time::timeout(
-            self.settings.timeout,
-            self.guest.meter.run_call(Some(self.settings.cpu), call),
-        );
-        let outcome = match self.kill.run_until_cancelled(timed).await {
-            None => Outcome::Killed,
-            Some(Err(_)) => Outcome::TimedOut,
-            Some(Ok(Ok(()))) => Outcome::Finished,
-            Some(Ok(Err(error))) => Outcome::Ended(ending_of(&error)),
+        let metered = self.guest.meter.run_call(Some(self.settings.cpu), call);
+        let timed = tokio::time::timeout(self.settings.timeout, metered);
+        let outcome = match timed.await {
+            Err(_) => Outcome::TimedOut,
+            Ok(Ok(())) => Outcome::Finished,
+            Ok(Err(error)) => Outcome::Ended(ending_of(&error)),
         };
         match &outcome {
             Outcome::TimedOut => {
@@ -368,9 +373,31 @@ impl Server {
         outcome
     }
 
+    /// An idle instance or a new one; if the node has room for none, in the place of others' idle ones.
+    async fn instance(&self) -> wasmtime::Result<Instance> {
+        if let Some(instance) = self.idle.take() {
+            return Ok(instance);
+        }
+        match Instance::new(&self.pre, &self.guest).await {
+            Err(error) if error.is::<wasmtime::PoolConcurrencyLimitError>() && self.host.idle.shed() => {
+                Instance::new(&self.pre, &self.guest).await
+            }
+            made => made,
+        }
+    }
+
     fn log(&self, line: &str) {
         self.guest.stderr.note(line);
     }
+}
+
+/// What happens to a connection from outside of it.
+#[derive(Clone, Copy, Debug)]
+enum Signal {
+    Kill,
+    Stop,
+    /// The time for its first request is over.
+    Silence,
 }
 
 /// How one request's guest ended.
@@ -434,7 +461,7 @@ fn set_send_timeout(stream: &TcpStream) {
     }
 }
 
-fn plain(status: StatusCode, text: &str) -> Response<HyperOutgoingBody> {
+fn plain(status: StatusCode, text: &str) -> Response<WasiBody> {
     let body = Full::new(Bytes::from(format!("{text}\n"))).map_err(|never| match never {}).boxed_unsync();
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -459,7 +486,8 @@ mod tests {
                 timeout: REQUEST_TIMEOUT,
                 cpu: REQUEST_TIMEOUT / 3,
                 max_body: MAX_BODY_BYTES,
-                concurrency: MAX_CONCURRENT_REQUESTS
+                concurrency: MAX_CONCURRENT_REQUESTS,
+                reuse: 1
             }
         );
         assert_eq!(settings(TIMEOUT_ANNOTATION, "250ms").unwrap().timeout, Duration::from_millis(250));
@@ -473,6 +501,10 @@ mod tests {
             assert!(settings(TIMEOUT_ANNOTATION, bad).is_err(), "{bad}");
         }
         assert!(settings(MAX_BODY_ANNOTATION, "64Mi").is_err());
+        assert_eq!(settings(INSTANCE_REUSE_ANNOTATION, "128").unwrap().reuse, 128);
+        for bad in ["", "0", "-1", "true", "10001"] {
+            assert!(settings(INSTANCE_REUSE_ANNOTATION, bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Runs WebAssembly: the shim whose containers are sandboxes inside the runtime's own process.
 //!
 //! Purpose: turn one WebAssembly binary and a [`ContainerSpec`] into a [`Container`]. Three kinds of binary are
-//! taken: a WASI preview 1 module and a WASI preview 2 command component run once, from start to exit; a
-//! `wasi:http` component is served on the pod's address, with a fresh instance for every request.
+//! taken: a WASI preview 1 module and a command component of WASI 0.2 or 0.3 run once, from start to exit; a
+//! `wasi:http` component is served on the pod's address, with a fresh instance for every request unless the pod
+//! permits one to serve several.
 //!
 //! Invariant: no guest can hold a thread, a byte or a socket beyond its limits. It is interrupted every
 //! [`limits::EPOCH_TICK`], its memory is counted before it grows, its requests and connections are bounded, and
-//! what it may connect to is decided after the name was resolved. An http container holds no instance between
-//! requests, and a process without wasm containers has not even built the engine.
+//! what it may connect to is decided after the name was resolved. An http container holds no instance
+//! [`limits::REUSE_IDLE`] after its last request, and a process without wasm containers has not even built the engine.
 //!
 //! ```text
 //!   create ─► form: what do the bytes say? ─► code: memory ─► sealed file ─► compiler (one process per core)
@@ -24,16 +25,21 @@ mod command;
 mod compiler;
 mod container;
 mod descriptors;
+mod dial;
 mod ending;
 mod executor;
+mod exports;
 mod figures;
 mod form;
 mod gate;
 mod guest;
 mod host;
 mod http_server;
+mod idle;
+mod instance;
 mod lanes;
 pub mod limits;
+mod listener;
 mod log_rate;
 mod meter;
 mod offers;
@@ -41,6 +47,7 @@ mod outbound;
 mod preopen;
 mod request_body;
 mod sealed;
+mod sockets;
 mod stdio;
 mod ticker;
 

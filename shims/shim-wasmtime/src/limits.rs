@@ -77,6 +77,20 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MAX_REQUEST_TIMEOUT: Duration = Duration::from_secs(3600);
 pub const TIMEOUT_ANNOTATION: &str = "dhow.dev/timeout";
 
+/// How many requests one instance of an http container may serve, where the pod's annotation permits more than the one
+/// that is the rule: at ten thousand a new instance costs nothing any more, and what a guest leaks still has an end.
+pub const MAX_INSTANCE_REUSE: u32 = 10_000;
+pub const INSTANCE_REUSE_ANNOTATION: &str = "dhow.dev/instance-reuse";
+
+/// How long an instance waits for its next request: long enough for one request a second to find it, short enough that
+/// a container without requests soon holds nothing.
+pub const REUSE_IDLE: Duration = Duration::from_secs(5);
+
+/// Calls of a container's exported functions (`kubectl exec`) at once: people and probes, not traffic.
+pub const MAX_EXECS: usize = 16;
+/// How long one of them may take when its caller names no time.
+pub const MAX_EXEC_TIME: Duration = Duration::from_secs(3600);
+
 /// How long a new outgoing connection may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an outgoing request may wait for its response's head when the guest asks for no other.

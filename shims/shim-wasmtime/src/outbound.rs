@@ -2,22 +2,20 @@
 //!
 //! Invariant: the address decides, after the name was resolved, so that no name can be made to point at the node's
 //! own services or at a cloud's metadata service. Connections are kept for reuse within one container only.
+use crate::dial::Dialer;
 use crate::executor::Owned;
 use crate::figures::Figures;
-use crate::limits::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, MAX_IDLE_OUTGOING};
+use crate::limits::{FIRST_BYTE_TIMEOUT, MAX_IDLE_OUTGOING};
+use crate::sockets::plan_destination;
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioTimer;
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::task::{Context, Poll};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 /// Metadata services that are not on a link-local address: AWS over IPv6, Alibaba, Oracle, Azure.
@@ -36,7 +34,7 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    fn permits(&self, address: IpAddr) -> bool {
+    pub(crate) fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         if address == self.pod_ip {
             return true;
@@ -59,7 +57,7 @@ fn contains(network: Ipv4Addr, bits: u8, address: Ipv4Addr) -> bool {
     u32::from(network) & mask == u32::from(address) & mask
 }
 
-type HttpClient = Client<HttpsConnector<HttpConnector<CheckedResolver>>, WasiBody>;
+type HttpClient = Client<HttpsConnector<Dialer>, WasiBody>;
 
 /// A container's way out.
 pub(crate) struct Outbound {
@@ -91,22 +89,22 @@ impl Outbound {
             || (address.ip().is_unspecified() && address.port() == 0)
     }
 
+    /// Never on all addresses: those are the node's.
+    pub(crate) fn may_listen(&self, address: SocketAddr) -> bool {
+        address.ip().to_canonical() == self.policy.pod_ip
+    }
+
+    pub(crate) fn pod_ip(&self) -> IpAddr {
+        self.policy.pod_ip
+    }
+
     fn client(&self) -> &HttpClient {
         self.client.get_or_init(|| {
-            let mut http =
-                HttpConnector::new_with_resolver(CheckedResolver(self.policy.clone(), self.figures.clone()));
-            http.enforce_http(false);
-            http.set_nodelay(true);
-            http.set_connect_timeout(Some(CONNECT_TIMEOUT));
-            if !self.policy.pod_ip.is_loopback() {
-                // Else the source would be the node's address. A loopback address cannot leave the machine.
-                http.set_local_address(Some(self.policy.pod_ip));
-            }
             let https = HttpsConnectorBuilder::new()
                 .with_tls_config(TLS.clone())
                 .https_or_http()
                 .enable_http1()
-                .wrap_connector(http);
+                .wrap_connector(Dialer::new(self.policy.clone(), self.figures.clone()));
             Client::builder(self.executor.clone())
                 .pool_max_idle_per_host(MAX_IDLE_OUTGOING)
                 .pool_timer(TokioTimer::new())
@@ -120,9 +118,9 @@ impl Outbound {
         options: RequestOptions,
     ) -> Result<http::Response<WasiBody>, Error> {
         let host = request.uri().host().ok_or(Error::HttpRequestUriInvalid)?;
-        // A literal address does not pass the resolver.
+        // Said at once: the client would call it a failed connection.
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
-            && !self.may_reach(address)
+            && !self.may_reach(plan_destination(self.policy.pod_ip, SocketAddr::new(address, 0)).ip())
         {
             return Err(Error::DestinationIpProhibited);
         }
@@ -175,39 +173,6 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
         .with_root_certificates(roots)
         .with_no_client_auth()
 });
-
-/// Resolves names and leaves out the addresses the policy forbids.
-#[derive(Clone)]
-pub(crate) struct CheckedResolver(Arc<Policy>, Arc<Figures>);
-
-impl tower::Service<Name> for CheckedResolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let (policy, figures) = (self.0.clone(), self.1.clone());
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
-                .await
-                .map_err(|e| io::Error::new(io::ErrorKind::NotFound, e.to_string()))?
-                .collect();
-            let permitted: Vec<SocketAddr> = found.into_iter().filter(|a| policy.permits(a.ip())).collect();
-            if permitted.is_empty() {
-                figures.egress_denied();
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    format!("{name} has no address that guests may reach"),
-                ));
-            }
-            Ok(permitted.into_iter())
-        })
-    }
-}
 
 /// What a store holds of it.
 pub(crate) struct OutboundHooks(pub(crate) Arc<Outbound>);
@@ -282,17 +247,18 @@ mod tests {
     #[tokio::test]
     async fn requests_reach_what_is_permitted_and_nothing_else_by_address_or_by_name() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.42.0.9:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut stream, from) = listener.accept().await.unwrap();
+            assert_eq!(from.ip(), policy().pod_ip);
             let mut head = [0; 4096];
             let length = stream.read(&mut head).await.unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
             String::from_utf8_lossy(&head[..length]).into_owned()
         });
         let denied = outbound(Vec::new());
-        for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"] {
+        for host in ["127.0.0.2", "127.42.0.8", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254"] {
             let error = get(&denied, format!("http://{host}:{port}/")).await.unwrap_err();
             assert!(matches!(error, Error::DestinationIpProhibited), "{host}: {error:?}");
         }

@@ -36,6 +36,7 @@ const GUESTS: &[(&str, Recipe)] = &[
     ("hello-http", Recipe::RustComponent),
     ("hello-cli", Recipe::RustCommand),
     ("hello-wat", Recipe::Text),
+    ("hello-p3", Recipe::Text),
     ("counter", Recipe::Go),
     ("fib", Recipe::C),
 ];

@@ -11,6 +11,7 @@ use shim::{Container, ContainerSpec, Shim};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -218,4 +219,131 @@ async fn an_address_in_use_is_said_when_the_container_starts() {
     assert!(error.contains("is in use by another program"), "{error}");
     drop(taken);
     soon(container.start()).await.unwrap();
+}
+
+const P3: &str = include_str!("../../../../sample-workloads/hello-p3/hello-p3.wat");
+
+fn hello_p3(first: &str) -> Vec<u8> {
+    let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sample-workloads/hello-p3/wit");
+    let begin = "(call $drop-request (local.get $request))";
+    assert!(P3.contains(begin));
+    assemble(&P3.replace(begin, &format!("{first} {begin}")), &wit).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_component_of_wasi_0_3_answers_and_a_trap_costs_one_request() {
+    let world = World::new();
+    let served = serve(&world, &hello_p3(""), |_| {}).await;
+    for http2 in [false, true, false] {
+        assert_eq!(served.get(http2).await, (StatusCode::OK, "Hello from WASI 0.3!\n".to_owned()));
+    }
+    soon(async {
+        while served.container.stats().memory_bytes > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let trapping = serve(&world, &hello_p3("unreachable"), |_| {}).await;
+    for _ in 0..2 {
+        assert_eq!(trapping.get(false).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    assert!(trapping.log.stderr().contains("unreachable"), "{}", trapping.log.stderr());
+    let slow = serve(&world, &hello_p3("(loop (br 0))"), |spec| {
+        spec.annotations.insert("dhow.dev/timeout".into(), "100ms".into());
+    })
+    .await;
+    assert_eq!(slow.get(false).await.0, StatusCode::GATEWAY_TIMEOUT);
+}
+
+/// Traps in the request after the `most`th that an instance serves.
+fn trap_after(most: u32) -> String {
+    format!(
+        "(if (i32.ge_u (i32.load (i32.const 0)) (i32.const {most})) (then unreachable))
+         (i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_serves_as_many_requests_as_the_pod_permits_and_none_after_a_trap() {
+    let world = World::new();
+    for guest in [hello(&trap_after(2)), hello_p3(&trap_after(2))] {
+        // With two requests an instance, none sees a third.
+        let twice = serve(&world, &guest, |spec| {
+            spec.annotations.insert("dhow.dev/instance-reuse".into(), "2".into());
+        })
+        .await;
+        for _ in 0..6 {
+            assert_eq!(ask(&twice).await, StatusCode::OK);
+        }
+        // With more, the third traps, and the fourth has a new instance.
+        let often = serve(&world, &guest, |spec| {
+            spec.annotations.insert("dhow.dev/instance-reuse".into(), "100".into());
+        })
+        .await;
+        let mut answers = Vec::new();
+        for _ in 0..6 {
+            answers.push(ask(&often).await.as_u16());
+        }
+        assert_eq!(answers, [200, 200, 500, 200, 200, 500]);
+    }
+}
+
+/// One request, its instance back among the idle ones: the answer may arrive a moment before.
+async fn ask(served: &Served) -> StatusCode {
+    let requests = served.container.stats().cpu_nanoseconds;
+    let status = served.get(false).await.0;
+    soon(async {
+        let mut seen = requests;
+        // Quiet: no instance has used the processor since the last look.
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let now = served.container.stats().cpu_nanoseconds;
+            if now == seen && now > requests {
+                break;
+            }
+            seen = now;
+        }
+    })
+    .await;
+    status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_instance_is_kept_a_while_and_is_gone_at_once_when_the_container_stops() {
+    let world = World::new();
+    let reused = |spec: &mut ContainerSpec| {
+        spec.annotations.insert("dhow.dev/instance-reuse".into(), "100".into());
+    };
+    let stopped = serve(&world, &hello(""), reused).await;
+    assert_eq!(stopped.get(false).await.0, StatusCode::OK);
+    assert!(stopped.container.stats().memory_bytes > 0);
+    stopped.container.kill(15).await.unwrap();
+    assert_eq!(soon(stopped.container.wait()).await.code, 0);
+    assert_eq!(stopped.container.stats().memory_bytes, 0);
+
+    let quiet = serve(&world, &hello(""), reused).await;
+    assert_eq!(quiet.get(false).await.0, StatusCode::OK);
+    assert!(quiet.container.stats().memory_bytes > 0);
+    soon(async {
+        while quiet.container.stats().memory_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_full_of_idle_instances_gives_them_up_for_another_container() {
+    let world = World::new();
+    let mut idle = Vec::new();
+    for _ in 0..crate::world::MAX_INSTANCES {
+        let served = serve(&world, &hello(""), |spec| {
+            spec.annotations.insert("dhow.dev/instance-reuse".into(), "100".into());
+        })
+        .await;
+        assert_eq!(served.get(false).await.0, StatusCode::OK);
+        idle.push(served);
+    }
+    let another = serve(&world, &hello(""), |_| {}).await;
+    assert_eq!(another.get(false).await.0, StatusCode::OK);
 }

@@ -2,9 +2,11 @@
 mod capabilities;
 mod commands;
 mod components;
+mod exports;
 mod hostile;
 mod http;
 mod images;
+mod sockets;
 #[path = "../../../../xtask/src/guests/text.rs"]
 mod text;
 mod world;

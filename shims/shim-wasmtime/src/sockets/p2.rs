@@ -1,0 +1,188 @@
+//! WASI 0.2: `wasi:sockets/tcp` and `wasi:sockets/udp`.
+use super::{plan_bind, plan_destination, plan_source};
+use crate::guest::ComponentState;
+use std::net::SocketAddr;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi::WasiView;
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::tcp::{HostTcpSocket, TcpSocket};
+use wasmtime_wasi::p2::bindings::sockets::udp::{
+    HostIncomingDatagramStream, HostOutgoingDatagramStream, HostUdpSocket, IncomingDatagram,
+    IncomingDatagramStream, OutgoingDatagram, OutgoingDatagramStream, UdpSocket,
+};
+use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, SocketResult};
+use wasmtime_wasi::sockets::WasiSocketsView;
+
+/// The names wasmtime gives its own; a guest's import of any 0.2 finds them.
+const TCP: &str = "wasi:sockets/tcp@0.2.12";
+const UDP: &str = "wasi:sockets/udp@0.2.12";
+
+/// Connections of others that one accept on a pod's loopback turns away before it says that there is none.
+const MAX_TURNED_AWAY: usize = 16;
+
+type Store<'a> = StoreContextMut<'a, ComponentState>;
+type Accepted = (Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>);
+type Streams = (Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>);
+
+/// What the guest is told, or the trap.
+fn told<T>(done: SocketResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+    match done {
+        Ok(value) => Ok((Ok(value),)),
+        Err(error) => error.downcast().map(|code| (Err(code),)),
+    }
+}
+
+fn again<T: 'static>(resource: &Resource<T>) -> Resource<T> {
+    Resource::new_borrow(resource.rep())
+}
+
+pub(super) fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
+    let mut tcp = linker.instance(TCP)?;
+    tcp.func_wrap_async(
+        "[method]tcp-socket.start-bind",
+        |mut store: Store<'_>,
+         (socket, network, address): (Resource<TcpSocket>, Resource<Network>, IpSocketAddress)| {
+            Box::new(async move { told(bind_tcp(store.data_mut(), socket, network, address).await) })
+        },
+    )?;
+    tcp.func_wrap_async(
+        "[method]tcp-socket.start-connect",
+        |mut store: Store<'_>,
+         (socket, network, address): (Resource<TcpSocket>, Resource<Network>, IpSocketAddress)| {
+            Box::new(async move { told(connect_tcp(store.data_mut(), socket, network, address).await) })
+        },
+    )?;
+    tcp.func_wrap("[method]tcp-socket.accept", |mut store: Store<'_>, (socket,): (Resource<TcpSocket>,)| {
+        told(accept(store.data_mut(), socket))
+    })?;
+    let mut udp = linker.instance(UDP)?;
+    udp.func_wrap_async(
+        "[method]udp-socket.start-bind",
+        |mut store: Store<'_>,
+         (socket, network, address): (Resource<UdpSocket>, Resource<Network>, IpSocketAddress)| {
+            Box::new(async move { told(bind_udp(store.data_mut(), socket, network, address).await) })
+        },
+    )?;
+    udp.func_wrap_async(
+        "[method]udp-socket.stream",
+        |mut store: Store<'_>, (socket, remote): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
+            Box::new(async move { told(stream(store.data_mut(), socket, remote).await) })
+        },
+    )?;
+    udp.func_wrap(
+        "[method]incoming-datagram-stream.receive",
+        |mut store: Store<'_>, (stream, most): (Resource<IncomingDatagramStream>, u64)| {
+            told(receive(store.data_mut(), stream, most))
+        },
+    )?;
+    udp.func_wrap(
+        "[method]outgoing-datagram-stream.send",
+        |mut store: Store<'_>,
+         (stream, datagrams): (Resource<OutgoingDatagramStream>, Vec<OutgoingDatagram>)| {
+            told(send(store.data_mut(), stream, datagrams))
+        },
+    )
+}
+
+async fn bind_tcp(
+    state: &mut ComponentState,
+    socket: Resource<TcpSocket>,
+    network: Resource<Network>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let bind = plan_bind(state.pod.pod_ip, address.into());
+    let number = socket.rep();
+    HostTcpSocket::start_bind(&mut state.sockets(), socket, network, bind.address.into()).await?;
+    state.pod.bound(number, bind);
+    Ok(())
+}
+
+async fn connect_tcp(
+    state: &mut ComponentState,
+    socket: Resource<TcpSocket>,
+    network: Resource<Network>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
+    let source = plan_source(state.pod.pod_ip, destination.ip());
+    if let Some(source) = source
+        && HostTcpSocket::local_address(&mut state.sockets(), again(&socket)).is_err()
+    {
+        // Where binding fails, connecting says why.
+        let mut sockets = state.sockets();
+        let (of_socket, of_network) = (again(&socket), again(&network));
+        if HostTcpSocket::start_bind(&mut sockets, of_socket, of_network, source.into()).await.is_ok() {
+            HostTcpSocket::finish_bind(&mut sockets, again(&socket))?;
+        }
+    }
+    HostTcpSocket::start_connect(&mut state.sockets(), socket, network, destination.into())
+}
+
+fn accept(state: &mut ComponentState, socket: Resource<TcpSocket>) -> SocketResult<Accepted> {
+    for _ in 0..MAX_TURNED_AWAY {
+        let (peer, input, output) = state.sockets().accept(again(&socket))?;
+        // One that is gone already has no address; its streams say so.
+        let from = HostTcpSocket::remote_address(&mut state.sockets(), again(&peer)).map(SocketAddr::from);
+        if from.is_ok_and(|from| !state.pod.admits(socket.rep(), from.ip())) {
+            let table = state.ctx().table;
+            table.delete(input)?;
+            table.delete(output)?;
+            table.delete(peer)?;
+            continue;
+        }
+        return Ok((peer, input, output));
+    }
+    Err(ErrorCode::WouldBlock.into())
+}
+
+async fn bind_udp(
+    state: &mut ComponentState,
+    socket: Resource<UdpSocket>,
+    network: Resource<Network>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let bind = plan_bind(state.pod.pod_ip, address.into());
+    let number = socket.rep();
+    HostUdpSocket::start_bind(&mut state.sockets(), socket, network, bind.address.into()).await?;
+    state.pod.bound(number, bind);
+    Ok(())
+}
+
+async fn stream(
+    state: &mut ComponentState,
+    socket: Resource<UdpSocket>,
+    remote: Option<IpSocketAddress>,
+) -> SocketResult<Streams> {
+    let remote = remote.map(|remote| plan_destination(state.pod.pod_ip, remote.into()).into());
+    let number = socket.rep();
+    let (incoming, outgoing) = state.sockets().stream(socket, remote).await?;
+    state.pod.streamed(number, incoming.rep());
+    Ok((incoming, outgoing))
+}
+
+fn receive(
+    state: &mut ComponentState,
+    stream: Resource<IncomingDatagramStream>,
+    most: u64,
+) -> SocketResult<Vec<IncomingDatagram>> {
+    let number = stream.rep();
+    let mut datagrams = HostIncomingDatagramStream::receive(&mut state.sockets(), stream, most)?;
+    datagrams.retain(|datagram| {
+        state.pod.admits_to_stream(number, SocketAddr::from(datagram.remote_address).ip())
+    });
+    Ok(datagrams)
+}
+
+fn send(
+    state: &mut ComponentState,
+    stream: Resource<OutgoingDatagramStream>,
+    mut datagrams: Vec<OutgoingDatagram>,
+) -> SocketResult<u64> {
+    for datagram in &mut datagrams {
+        if let Some(remote) = &mut datagram.remote_address {
+            *remote = plan_destination(state.pod.pod_ip, SocketAddr::from(*remote)).into();
+        }
+    }
+    HostOutgoingDatagramStream::send(&mut state.sockets(), stream, datagrams)
+}

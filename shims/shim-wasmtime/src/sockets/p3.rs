@@ -1,0 +1,170 @@
+//! WASI 0.3: `wasi:sockets/types`.
+//!
+//! Its listening sockets give their connections as a stream, which cannot be looked through on the way: binding loopback
+//! is refused there for TCP, where it would admit others.
+use super::{plan_bind, plan_destination, plan_source};
+use crate::guest::ComponentState;
+use futures::FutureExt;
+use std::net::SocketAddr;
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Accessor, Linker, Resource};
+use wasmtime_wasi::p3::bindings::sockets::types::{
+    ErrorCode, HostTcpSocket, HostTcpSocketWithStore, HostUdpSocket, HostUdpSocketWithStore, IpSocketAddress,
+    TcpSocket, UdpSocket,
+};
+use wasmtime_wasi::p3::sockets::SocketResult;
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+
+const TYPES: &str = "wasi:sockets/types@0.3.0";
+
+type Store<'a> = StoreContextMut<'a, ComponentState>;
+
+fn told<T>(done: SocketResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+    match done {
+        Ok(value) => Ok((Ok(value),)),
+        Err(error) => error.downcast().map(|code| (Err(code),)),
+    }
+}
+
+fn again<T: 'static>(resource: &Resource<T>) -> Resource<T> {
+    Resource::new_borrow(resource.rep())
+}
+
+pub(super) fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
+    let mut types = linker.instance(TYPES)?;
+    types.func_wrap_async(
+        "[method]tcp-socket.bind",
+        |mut store: Store<'_>, (socket, address): (Resource<TcpSocket>, IpSocketAddress)| {
+            Box::new(async move { told(bind_tcp(store.data_mut(), socket, address).await) })
+        },
+    )?;
+    types.func_wrap_concurrent(
+        "[method]tcp-socket.connect",
+        |accessor: &Accessor<ComponentState>, (socket, address): (Resource<TcpSocket>, IpSocketAddress)| {
+            Box::pin(async move { told(connect_tcp(accessor, socket, address).await) })
+        },
+    )?;
+    types.func_wrap_async(
+        "[method]udp-socket.bind",
+        |mut store: Store<'_>, (socket, address): (Resource<UdpSocket>, IpSocketAddress)| {
+            Box::new(async move { told(bind_udp(store.data_mut(), socket, address).await) })
+        },
+    )?;
+    types.func_wrap_async(
+        "[method]udp-socket.connect",
+        |mut store: Store<'_>, (socket, address): (Resource<UdpSocket>, IpSocketAddress)| {
+            Box::new(async move { told(connect_udp(store.data_mut(), socket, address).await) })
+        },
+    )?;
+    types.func_wrap_concurrent(
+        "[method]udp-socket.send",
+        |accessor: &Accessor<ComponentState>,
+         (socket, data, remote): (Resource<UdpSocket>, Vec<u8>, Option<IpSocketAddress>)| {
+            Box::pin(async move { told(send(accessor, socket, data, remote).await) })
+        },
+    )?;
+    types.func_wrap_concurrent(
+        "[method]udp-socket.receive",
+        |accessor: &Accessor<ComponentState>, (socket,): (Resource<UdpSocket>,)| {
+            Box::pin(async move { told(receive(accessor, socket).await) })
+        },
+    )
+}
+
+async fn bind_tcp(
+    state: &mut ComponentState,
+    socket: Resource<TcpSocket>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let bind = plan_bind(state.pod.pod_ip, SocketAddr::from(address));
+    if bind.inward {
+        return Err(ErrorCode::AccessDenied.into());
+    }
+    HostTcpSocket::bind(&mut state.sockets(), socket, bind.address.into()).await
+}
+
+async fn connect_tcp(
+    accessor: &Accessor<ComponentState>,
+    socket: Resource<TcpSocket>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let destination = accessor.with(|mut access| {
+        let state = access.get();
+        let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
+        if let Some(source) = plan_source(state.pod.pod_ip, destination.ip())
+            && HostTcpSocket::get_local_address(&mut state.sockets(), again(&socket)).is_err()
+        {
+            // Nothing in it waits. Where binding fails, connecting says why.
+            let _ = HostTcpSocket::bind(&mut state.sockets(), again(&socket), source.into()).now_or_never();
+        }
+        destination
+    });
+    let sockets = accessor.with_getter::<WasiSockets>(ComponentState::sockets);
+    <WasiSockets as HostTcpSocketWithStore<_>>::connect(&sockets, socket, destination.into()).await
+}
+
+async fn bind_udp(
+    state: &mut ComponentState,
+    socket: Resource<UdpSocket>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let bind = plan_bind(state.pod.pod_ip, SocketAddr::from(address));
+    let number = socket.rep();
+    HostUdpSocket::bind(&mut state.sockets(), socket, bind.address.into()).await?;
+    state.pod.bound(number, bind);
+    Ok(())
+}
+
+/// Binds a socket that is to send before it was bound.
+async fn ensure_bound(state: &mut ComponentState, socket: &Resource<UdpSocket>, destination: SocketAddr) {
+    if let Some(source) = plan_source(state.pod.pod_ip, destination.ip())
+        && HostUdpSocket::get_local_address(&mut state.sockets(), again(socket)).is_err()
+    {
+        // Where binding fails, sending says why.
+        let _ = HostUdpSocket::bind(&mut state.sockets(), again(socket), source.into()).await;
+    }
+}
+
+async fn connect_udp(
+    state: &mut ComponentState,
+    socket: Resource<UdpSocket>,
+    address: IpSocketAddress,
+) -> SocketResult<()> {
+    let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
+    ensure_bound(state, &socket, destination).await;
+    HostUdpSocket::connect(&mut state.sockets(), socket, destination.into()).await
+}
+
+async fn send(
+    accessor: &Accessor<ComponentState>,
+    socket: Resource<UdpSocket>,
+    data: Vec<u8>,
+    remote: Option<IpSocketAddress>,
+) -> SocketResult<()> {
+    let remote = accessor.with(|mut access| {
+        let state = access.get();
+        let remote = remote.map(|remote| plan_destination(state.pod.pod_ip, SocketAddr::from(remote)));
+        if let Some(remote) = remote {
+            // Nothing in it waits.
+            let _ = ensure_bound(state, &socket, remote).now_or_never();
+        }
+        remote.map(IpSocketAddress::from)
+    });
+    let sockets = accessor.with_getter::<WasiSockets>(ComponentState::sockets);
+    <WasiSockets as HostUdpSocketWithStore<_>>::send(&sockets, socket, data, remote).await
+}
+
+async fn receive(
+    accessor: &Accessor<ComponentState>,
+    socket: Resource<UdpSocket>,
+) -> SocketResult<(Vec<u8>, IpSocketAddress)> {
+    let sockets = accessor.with_getter::<WasiSockets>(ComponentState::sockets);
+    loop {
+        let (data, from) =
+            <WasiSockets as HostUdpSocketWithStore<_>>::receive(&sockets, again(&socket)).await?;
+        let peer = SocketAddr::from(from).ip();
+        if accessor.with(|mut access| access.get().pod.admits(socket.rep(), peer)) {
+            return Ok((data, from));
+        }
+    }
+}

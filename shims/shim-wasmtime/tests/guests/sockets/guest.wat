@@ -1,0 +1,142 @@
+;; What tests do with sockets. $BODY is put in by each: it sees the address $A.$B.$C.$D and $PORT of the test's choice.
+(module
+  (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+  (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop-pollable (param i32)))
+  (import "wasi:io/streams@0.2.0" "[method]input-stream.blocking-read" (func $read (param i32 i64 i32)))
+  (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
+    (func $write (param i32 i32 i32 i32)))
+  (import "wasi:io/streams@0.2.0" "[resource-drop]input-stream" (func $drop-input (param i32)))
+  (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $drop-output (param i32)))
+  (import "wasi:sockets/instance-network@0.2.0" "instance-network" (func $network (result i32)))
+  (import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket" (func $tcp (param i32 i32)))
+  ;; The socket, the network, then the address: 0 (IPv4), the port, four bytes, and room for what IPv6 would need.
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.start-bind"
+    (func $start-bind (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.finish-bind" (func $finish-bind (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.start-connect"
+    (func $start-connect (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.finish-connect" (func $finish-connect (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.start-listen" (func $start-listen (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.finish-listen" (func $finish-listen (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.accept" (func $accept (param i32 i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[method]tcp-socket.subscribe" (func $tcp-pollable (param i32) (result i32)))
+  (import "wasi:sockets/tcp@0.2.0" "[resource-drop]tcp-socket" (func $drop-tcp (param i32)))
+  (import "wasi:sockets/udp-create-socket@0.2.0" "create-udp-socket" (func $udp (param i32 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]udp-socket.start-bind"
+    (func $udp-start-bind (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]udp-socket.finish-bind" (func $udp-finish-bind (param i32 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]udp-socket.stream"
+    (func $udp-streams (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]incoming-datagram-stream.receive" (func $receive (param i32 i64 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]incoming-datagram-stream.subscribe"
+    (func $udp-pollable (param i32) (result i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]outgoing-datagram-stream.check-send" (func $check-send (param i32 i32)))
+  (import "wasi:sockets/udp@0.2.0" "[method]outgoing-datagram-stream.send" (func $send (param i32 i32 i32 i32)))
+
+  (memory (export "memory") 4)
+  ;; Lists from the host go here; each round begins anew.
+  (global $free (mut i32) (i32.const 65536))
+  (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $size i32) (result i32)
+    (local $at i32)
+    (local.set $at (i32.and (i32.add (global.get $free) (i32.const 15)) (i32.const -16)))
+    (global.set $free (i32.add (local.get $at) (local.get $size)))
+    (local.get $at))
+
+  ;; A trap if what was left at $at is an error; it says which in the number of what is not there.
+  (func $must (if (i32.load8_u (i32.const 64)) (then unreachable)))
+  (func $one (result i32) (call $must) (i32.load (i32.const 68)))
+
+  (func $wait (param $pollable i32)
+    (call $block (local.get $pollable))
+    (call $drop-pollable (local.get $pollable)))
+
+  ;; A socket of the pod that listens.
+  (func $listening (result i32) (local $socket i32)
+    (call $tcp (i32.const 0) (i32.const 64))
+    (local.set $socket (call $one))
+    (call $start-bind (local.get $socket) (call $network) (i32.const 0) (i32.const $PORT)
+      (i32.const $A) (i32.const $B) (i32.const $C) (i32.const $D)
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 64))
+    (call $must)
+    (call $finish-bind (local.get $socket) (i32.const 64))
+    (call $must)
+    (call $start-listen (local.get $socket) (i32.const 64))
+    (call $must)
+    (call $finish-listen (local.get $socket) (i32.const 64))
+    (call $must)
+    (local.get $socket))
+
+  ;; Gives back what each connection sends, one connection after another.
+  (func $tcp-echo (local $listener i32) (local $socket i32) (local $input i32) (local $output i32)
+    (local.set $listener (call $listening))
+    (loop $next
+      (call $wait (call $tcp-pollable (local.get $listener)))
+      (call $accept (local.get $listener) (i32.const 64))
+      (br_if $next (i32.load8_u (i32.const 64)))
+      (local.set $socket (i32.load (i32.const 68)))
+      (local.set $input (i32.load (i32.const 72)))
+      (local.set $output (i32.load (i32.const 76)))
+      (block $closed (loop $more
+        (global.set $free (i32.const 65536))
+        (call $read (local.get $input) (i64.const 4096) (i32.const 64))
+        (br_if $closed (i32.load8_u (i32.const 64)))
+        (call $write (local.get $output) (i32.load (i32.const 68)) (i32.load (i32.const 72)) (i32.const 80))
+        (br_if $more (i32.eqz (i32.load8_u (i32.const 80))))))
+      (call $drop-input (local.get $input))
+      (call $drop-output (local.get $output))
+      (call $drop-tcp (local.get $socket))
+      (br $next)))
+
+  ;; Connects, sends two bytes and ends.
+  (func $tcp-hello (local $socket i32) (local $input i32) (local $output i32)
+    (call $tcp (i32.const 0) (i32.const 64))
+    (local.set $socket (call $one))
+    (call $start-connect (local.get $socket) (call $network) (i32.const 0) (i32.const $PORT)
+      (i32.const $A) (i32.const $B) (i32.const $C) (i32.const $D)
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 64))
+    (call $must)
+    (call $wait (call $tcp-pollable (local.get $socket)))
+    (call $finish-connect (local.get $socket) (i32.const 64))
+    (call $must)
+    (local.set $input (i32.load (i32.const 68)))
+    (local.set $output (i32.load (i32.const 72)))
+    (i32.store16 (i32.const 1024) (i32.const 0x6968))
+    (call $write (local.get $output) (i32.const 1024) (i32.const 2) (i32.const 80))
+    (call $drop-input (local.get $input))
+    (call $drop-output (local.get $output))
+    (call $drop-tcp (local.get $socket)))
+
+  ;; Sends each datagram back to where it came from.
+  (func $udp-echo (local $socket i32) (local $in i32) (local $out i32) (local $got i32)
+    (call $udp (i32.const 0) (i32.const 64))
+    (local.set $socket (call $one))
+    (call $udp-start-bind (local.get $socket) (call $network) (i32.const 0) (i32.const $PORT)
+      (i32.const $A) (i32.const $B) (i32.const $C) (i32.const $D)
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 64))
+    (call $must)
+    (call $udp-finish-bind (local.get $socket) (i32.const 64))
+    (call $must)
+    (call $udp-streams (local.get $socket) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0)
+      (i32.const 0) (i32.const 64))
+    (call $must)
+    (local.set $in (i32.load (i32.const 68)))
+    (local.set $out (i32.load (i32.const 72)))
+    (loop $next
+      (global.set $free (i32.const 65536))
+      (call $wait (call $udp-pollable (local.get $in)))
+      (call $receive (local.get $in) (i64.const 1) (i32.const 64))
+      (call $must)
+      (br_if $next (i32.eqz (i32.load (i32.const 72))))
+      (local.set $got (i32.load (i32.const 68)))
+      ;; The same bytes, and the address it came from where the one to send to goes.
+      (i64.store (i32.const 2048) (i64.load (local.get $got)))
+      (i32.store (i32.const 2056) (i32.const 1))
+      (memory.copy (i32.const 2060) (i32.add (local.get $got) (i32.const 8)) (i32.const 32))
+      (call $check-send (local.get $out) (i32.const 64))
+      (call $must)
+      (call $send (local.get $out) (i32.const 2048) (i32.const 1) (i32.const 64))
+      (call $must)
+      (br $next)))
+
+  (func (export "wasi:cli/run@0.2.0#run") (result i32) (call $BODY) (i32.const 0)))
