@@ -30,7 +30,7 @@ pub(crate) async fn call_export(
     };
     let call = plan_call(program, &host.engine, name, args)?;
     let _running = host.ticker.running();
-    let streams = Streams::to(&output);
+    let streams = guest.streams_to(&output);
     let instance_of = guest.clone();
     let calling = guest.meter.run_call(None, async move { call.run(&instance_of, streams).await });
     let called = tokio::time::timeout(timeout, calling)

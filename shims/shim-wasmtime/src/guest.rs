@@ -9,7 +9,7 @@ use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
 use crate::sockets::PodSockets;
 use crate::stdio::{GuestInput, GuestOutput};
-use shim::{Input, Output, Stream};
+use shim::{Input, Output};
 use std::any::Any;
 use std::sync::Arc;
 use wasmtime::{Engine, Store, UpdateDeadline};
@@ -55,6 +55,7 @@ impl ComponentState {
     /// What a call of a capability reaches.
     pub(crate) fn access(&mut self) -> Access<'_> {
         Access { granted: &self.granted, stderr: &self.stderr, table: &mut self.table }
+    }
 
     /// How many resources it holds; `None` while parts of a request are among them.
     pub(crate) fn held_between_requests(&mut self) -> Option<usize> {
@@ -99,14 +100,6 @@ pub(crate) struct Streams {
     stderr: GuestOutput,
 }
 
-impl Streams {
-    /// Both outputs to whoever asked for this instance, and nothing to read.
-    pub(crate) fn to(output: &Arc<dyn Output>) -> Self {
-        let to = |stream| GuestOutput { output: output.clone(), stream };
-        Self { stdin: None, stdout: to(Stream::Stdout), stderr: to(Stream::Stderr) }
-    }
-}
-
 /// One container as its instances see it.
 pub(crate) struct Guest {
     pub(crate) args: Vec<String>,
@@ -142,7 +135,10 @@ impl Guest {
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
         let descriptors = StoreDescriptors::new(self.descriptors.clone());
-        let mut store = Store::new(engine, ModuleState { wasi, limiter, descriptors, _instance: self.figures.instance() });
+        let mut store = Store::new(
+            engine,
+            ModuleState { wasi, limiter, descriptors, _instance: self.figures.instance() },
+        );
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         Ok(store)
@@ -180,6 +176,15 @@ impl Guest {
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         Ok(store)
+    }
+
+    /// Both outputs to whoever asked for an instance, at the container's rate, and nothing to read.
+    pub(crate) fn streams_to(&self, output: &Arc<dyn Output>) -> Streams {
+        Streams {
+            stdin: None,
+            stdout: self.stdout.redirected(output.clone()),
+            stderr: self.stderr.redirected(output.clone()),
+        }
     }
 
     /// The container's own.

@@ -29,6 +29,11 @@ impl GuestOutput {
         Self { output, stream, rate }
     }
 
+    /// The same stream, written somewhere else.
+    pub(crate) fn redirected(&self, output: Arc<dyn Output>) -> Self {
+        Self::new(output, self.stream, self.rate.clone())
+    }
+
     fn write_now(&self, bytes: &[u8]) {
         self.rate.take(bytes.len());
         self.output.write(self.stream, bytes);

@@ -20,7 +20,11 @@ impl Plugin for ImportSupport {
     fn may_help(&self, _: &PodInfo, event: &ClusterEvent<'_>) -> bool {
         match event {
             ClusterEvent::Node { change, .. } => change.offers,
-            ClusterEvent::RuntimeClass | ClusterEvent::PodRemoved { .. } => false,
+            ClusterEvent::RuntimeClass
+            | ClusterEvent::PodAdded { .. }
+            | ClusterEvent::PodRemoved { .. }
+            | ClusterEvent::NodeRemoved
+            | ClusterEvent::Namespace => false,
         }
     }
 }

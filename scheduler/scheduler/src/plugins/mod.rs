@@ -1,6 +1,6 @@
 //! One file a plugin. All are pure and have no state.
-mod inter_pod_affinity;
 mod import_support;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
@@ -16,8 +16,8 @@ mod taint_toleration;
 #[cfg(test)]
 mod tests;
 
-pub use inter_pod_affinity::InterPodAffinity;
 pub use import_support::ImportSupport;
+pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_name::NodeName;
 pub use node_ports::NodePorts;
