@@ -23,4 +23,5 @@ mod deployments;
 mod jobs;
 mod kubectl;
 mod linux;
+mod metrics;
 mod startup;

@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("scheduler", &["client", "machinery"]),
     ("controllers", &["client", "machinery"]),
     ("cloud", &["client", "machinery"]),
+    ("metrics-server", &["client", "machinery"]),
     ("cri", &[]),
     ("images", &[]),
     ("pod-network", &[]),

@@ -7,6 +7,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, PropagationPolicy};
 use kube::{Client, Resource};
 use machinery::ambient::Ambient;
+use machinery::metrics::MetricsReader;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -62,11 +63,17 @@ impl Cluster {
     }
 
     pub async fn with(config: Config) -> Self {
+        Self::measured(config, None).await
+    }
+
+    /// A cluster in which `metrics` knows what nodes and pods use.
+    pub async fn measured(config: Config, metrics: Option<Arc<dyn MetricsReader>>) -> Self {
         let ambient = ambient(1);
         let clock = ambient.clone();
         let clock: store::Clock = Arc::new(move || u64::try_from(clock.now().as_millisecond()).unwrap());
         let store = Arc::new(MemoryStore::new(clock, Retention::default()));
-        let api = ApiServer::new(apiserver::Config::new(store, ambient.clone()));
+        let api =
+            ApiServer::new(apiserver::Config { metrics, ..apiserver::Config::new(store, ambient.clone()) });
         api.ensure_bootstrap().await.unwrap();
         let shutdown = CancellationToken::new();
         let client = door(&api, "kubernetes-admin", "system:masters");

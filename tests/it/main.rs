@@ -1,5 +1,6 @@
 //! Whole clusters in one process and one thread, under tokio's paused clock: simulated hours take milliseconds,
 //! and the same test takes the same path each time.
+mod autoscaling;
 mod cluster;
 mod deployments;
 mod functions;

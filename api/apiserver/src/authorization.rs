@@ -21,8 +21,13 @@ pub enum Attributes<'a> {
 }
 
 /// The components of the control plane and the node, by the names their certificates carry.
-const COMPONENTS: &[&str] =
-    &["system:kube-scheduler", "system:kube-controller-manager", "system:kube-proxy", "system:gateway"];
+const COMPONENTS: &[&str] = &[
+    "system:kube-scheduler",
+    "system:kube-controller-manager",
+    "system:kube-proxy",
+    "system:gateway",
+    "system:metrics-server",
+];
 /// What everyone may read, upstream's `system:public-info-viewer`.
 const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 /// What everyone who is known may read, upstream's `system:discovery`.

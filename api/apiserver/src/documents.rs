@@ -6,8 +6,9 @@ use crate::server::Server;
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{HeaderMap, Method, StatusCode};
+use machinery::resource::Resource;
 use machinery::status::Status;
-use machinery::{discovery, openapi};
+use machinery::{discovery, openapi, resource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::OnceLock;
@@ -33,12 +34,14 @@ pub(crate) async fn answer(
     {
         return health(server, rest.0, rest.1, query).await;
     }
+    let metrics = server.usage.is_some();
+    let table = resource::served(metrics);
     match trimmed {
-        "/" => Ok(respond::json(StatusCode::OK, &json!({ "paths": paths() }))),
-        "/api" => {
-            Ok(discovered(headers, true, || discovery::api_versions(&server.advertise_address.to_string())))
-        }
-        "/apis" => Ok(discovered(headers, false, discovery::api_group_list)),
+        "/" => Ok(respond::json(StatusCode::OK, &json!({ "paths": paths(table) }))),
+        "/api" => Ok(discovered(table, headers, true, || {
+            discovery::api_versions(table, &server.advertise_address.to_string())
+        })),
+        "/apis" => Ok(discovered(table, headers, false, || discovery::api_group_list(table))),
         "/version" => Ok(respond::json(StatusCode::OK, &version())),
         "/metrics" => Ok(respond::bytes(
             StatusCode::OK,
@@ -47,7 +50,7 @@ pub(crate) async fn answer(
         )),
         "/openapi/v2" => Ok(openapi_v2(headers)),
         "/openapi/v3" => {
-            let body = serde_json::to_vec(&openapi::v3_index()).map_err(Status::internal)?;
+            let body = serde_json::to_vec(&openapi::v3_index(metrics)).map_err(Status::internal)?;
             let tag = format!("\"{}\"", hash(&body));
             Ok(cached(headers, &tag, "application/json", Bytes::from(body)))
         }
@@ -63,9 +66,9 @@ pub(crate) async fn answer(
             }
             let parts: Vec<&str> = other.trim_start_matches('/').split('/').collect();
             let found = match parts.as_slice() {
-                ["api", version] => discovery::api_resource_list("", version),
-                ["apis", group] => discovery::api_group(group),
-                ["apis", group, version] => discovery::api_resource_list(group, version),
+                ["api", version] => discovery::api_resource_list(table, "", version),
+                ["apis", group] => discovery::api_group(table, group),
+                ["apis", group, version] => discovery::api_resource_list(table, group, version),
                 _ => None,
             };
             found.map(|v| respond::json(StatusCode::OK, &v)).ok_or_else(Status::no_such_path)
@@ -79,7 +82,7 @@ fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
 }
 
 /// Discovery in the newest form the client names; a client that names none gets the old one.
-fn discovered(headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Answer {
+fn discovered(table: &[Resource], headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -> Answer {
     for range in accepted(headers) {
         if range.kind != "application/json" || range.parameter("as") != Some("APIGroupDiscoveryList") {
             if matches!(range.kind, "application/json" | "*/*" | "application/*")
@@ -96,7 +99,7 @@ fn discovered(headers: &HeaderMap, core: bool, legacy: impl FnOnce() -> Value) -
             }
             _ => continue,
         };
-        let body = serde_json::to_vec(&discovery::aggregated(core, version)).unwrap_or_default();
+        let body = serde_json::to_vec(&discovery::aggregated(table, core, version)).unwrap_or_default();
         let tag = format!("\"{}\"", hash(&body));
         let mut answer = cached(headers, &tag, content_type, Bytes::from(body));
         answer.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
@@ -162,9 +165,9 @@ fn version() -> Value {
     })
 }
 
-fn paths() -> Vec<String> {
+fn paths(table: &[Resource]) -> Vec<String> {
     let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].iter().map(|p| (*p).to_owned()).collect();
-    for row in machinery::resource::all().iter().filter(|r| !r.group.is_empty()) {
+    for row in table.iter().filter(|r| !r.group.is_empty()) {
         for path in [format!("/apis/{}", row.group), format!("/apis/{}/{}", row.group, row.version)] {
             if !paths.contains(&path) {
                 paths.push(path);

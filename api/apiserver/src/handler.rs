@@ -15,6 +15,7 @@ use crate::respond::{self, Answer};
 use crate::review;
 use crate::server::Server;
 use crate::subresource::{binding, eviction, finalize, log, proxy, scale};
+use crate::usage;
 use crate::watch;
 use futures::FutureExt;
 use http::request::Parts;
@@ -153,7 +154,9 @@ async fn route(
             if let Some(review) = review::of(resource) {
                 return review::answer(review, &user, &parts.headers, body).await;
             }
-            let row = row.ok_or_else(Status::no_such_path)?;
+            let row = row
+                .filter(|r| r.group != machinery::metrics::GROUP || server.usage.is_some())
+                .ok_or_else(Status::no_such_path)?;
             resource.check_names()?;
             let is_log_or_proxy = class == Class::LongRunning && resource.verb != "watch";
             // These pass on whatever comes; an Accept that no object could be written in does not matter.
@@ -173,7 +176,9 @@ async fn route(
                 output,
                 end,
             };
-            if resource.subresource.is_empty() {
+            if row.group == machinery::metrics::GROUP {
+                usage::answer(&request).await
+            } else if resource.subresource.is_empty() {
                 main(&request, resource, body, place).await
             } else {
                 sub(&request, resource, body, place).await

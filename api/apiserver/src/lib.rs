@@ -14,6 +14,7 @@
 //!          ├─ documents   discovery, OpenAPI, health, version, metrics
 //!          ├─ registry    get list create update patch delete
 //!          │                decode (JSON, YAML, protobuf; schema) ─► admission ─► strategy ─► guaranteed update
+//!          ├─ usage       metrics.k8s.io: computed from what its reader has scraped
 //!          ├─ subresource status scale binding eviction finalize log proxy
 //!          └─ watch       hub: one store watch per resource, its events encoded once for all
 //!                          │
@@ -46,6 +47,7 @@ mod selection;
 mod serve;
 mod server;
 mod subresource;
+mod usage;
 mod watch;
 
 pub use authentication::{

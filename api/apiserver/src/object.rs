@@ -34,7 +34,7 @@ pub(crate) fn split_key<'a>(prefix: &str, key: &'a str) -> (&'a str, &'a str) {
 
 /// Whether objects of this row are stored in another row's form.
 pub(crate) fn converts(row: &Resource) -> bool {
-    row.group != row.storage.0
+    row.strategy.converts()
 }
 
 /// A stored object as a value of `row`'s version, with its resourceVersion.

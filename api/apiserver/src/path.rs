@@ -1,6 +1,7 @@
 //! What a request's method and path ask for (upstream's `RequestInfo`). Pure.
 use crate::query::{Query, percent_decode};
 use http::Method;
+use machinery::metrics;
 use machinery::resource::{self, Resource};
 use machinery::status::Status;
 
@@ -45,7 +46,10 @@ impl ResourceTarget {
 
     /// The row of the table, if the path names one and its shape fits the row's scope.
     pub(crate) fn row(&self) -> Option<&'static Resource> {
-        let row = resource::lookup(&self.group, &self.version, &self.plural)?;
+        let computed =
+            |r: &&Resource| r.group == self.group && r.version == self.version && r.plural == self.plural;
+        let row = resource::lookup(&self.group, &self.version, &self.plural)
+            .or_else(|| metrics::ROWS.iter().find(computed))?;
         match row.namespaced() {
             false if !self.namespace.is_empty() => None,
             // An object has one namespace; only collections may be read across all.

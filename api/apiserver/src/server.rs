@@ -10,6 +10,7 @@ use crate::watch::Hubs;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use machinery::ambient::Ambient;
+use machinery::metrics::MetricsReader;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -35,6 +36,8 @@ pub struct Config {
     pub kubelet_client: Option<rustls::ClientConfig>,
     /// Where clients reach this server; goes into the `kubernetes` Service's endpoints and legacy discovery.
     pub advertise_address: SocketAddr,
+    /// Who knows what nodes and pods use; `metrics.k8s.io` is served if there is somebody.
+    pub metrics: Option<Arc<dyn MetricsReader>>,
     pub limits: Limits,
 }
 
@@ -49,6 +52,7 @@ impl Config {
             authenticators: Vec::new(),
             kubelet_client: None,
             advertise_address: SocketAddr::from(([127, 0, 0, 1], 6443)),
+            metrics: None,
             limits: Limits::default(),
         }
     }
@@ -69,7 +73,10 @@ pub(crate) struct Server {
     pub(crate) limits: Limits,
     pub(crate) in_flight: InFlight,
     pub(crate) hubs: Hubs,
+    /// What this server counts.
     pub(crate) metrics: Metrics,
+    /// What nodes and pods use.
+    pub(crate) usage: Option<Arc<dyn MetricsReader>>,
     /// Held while a Service's addresses are chosen and stored, so that no two get the same.
     pub(crate) allocation: tokio::sync::Mutex<()>,
     pub(crate) shutdown: CancellationToken,
@@ -96,6 +103,7 @@ impl ApiServer {
             in_flight: InFlight::new(&config.limits),
             limits: config.limits,
             metrics: Metrics::default(),
+            usage: config.metrics,
             allocation: tokio::sync::Mutex::new(()),
             shutdown,
         }))

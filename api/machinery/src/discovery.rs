@@ -1,38 +1,31 @@
-//! Discovery documents, all made from the resource table.
+//! Discovery documents, all made from the rows that are served ([`resource::served`](crate::resource::served)).
 //!
 //! Three generations live side by side: a list of resources for each group version (every client), lists of
 //! groups (every client), and the aggregated form that has both at once (`apidiscovery.k8s.io` v2 and v2beta1).
 //! kubectl asks for the aggregated form and falls back; `kubectl auth can-i` reads the old lists all the same.
-use crate::resource::{self, Resource, Scope, Subresource, Verb};
+use crate::resource::{Resource, Scope, Subresource, Verb};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 
 /// `GET /api`, legacy: APIVersions. `server_address` is what clients should use, `host:port`.
-pub fn api_versions(server_address: &str) -> Value {
+pub fn api_versions(table: &[Resource], server_address: &str) -> Value {
     json!({
         "kind": "APIVersions",
-        "versions": versions(resource::all(), ""),
+        "versions": versions(table, ""),
         "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": server_address }],
     })
 }
 /// `GET /apis`, legacy: APIGroupList.
-pub fn api_group_list() -> Value {
-    group_list_of(resource::all())
+pub fn api_group_list(table: &[Resource]) -> Value {
+    let groups: Vec<Value> = groups(table).into_iter().filter_map(|g| group_of(table, g)).collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 /// `GET /apis/<group>`: APIGroup.
-pub fn api_group(group: &str) -> Option<Value> {
-    let mut v = group_of(resource::all(), group)?;
+pub fn api_group(table: &[Resource], group: &str) -> Option<Value> {
+    let mut v = group_of(table, group)?;
     v["kind"] = json!("APIGroup");
     v["apiVersion"] = json!("v1");
     Some(v)
-}
-/// `GET /api/v1`, `GET /apis/<group>/<version>`: APIResourceList.
-pub fn api_resource_list(group: &str, version: &str) -> Option<Value> {
-    resource_list_of(resource::all(), group, version)
-}
-/// Aggregated discovery (`apidiscovery.k8s.io/<version>`, `v2` or `v2beta1`): of `/api` when `core`, else of `/apis`.
-pub fn aggregated(core: bool, version: &str) -> Value {
-    aggregated_of(resource::all(), core, version)
 }
 
 /// The groups of the table in the order of their first rows, core left out.
@@ -76,11 +69,6 @@ fn verbs(verbs: &[Verb]) -> Vec<&'static str> {
     verbs.iter().map(|v| v.as_str()).collect()
 }
 
-fn group_list_of(table: &[Resource]) -> Value {
-    let groups: Vec<Value> = groups(table).into_iter().filter_map(|g| group_of(table, g)).collect();
-    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
-}
-
 fn group_of(table: &[Resource], group: &str) -> Option<Value> {
     if group.is_empty() {
         return None;
@@ -93,7 +81,8 @@ fn group_of(table: &[Resource], group: &str) -> Option<Value> {
     Some(json!({ "name": group, "versions": versions, "preferredVersion": preferred }))
 }
 
-fn resource_list_of(table: &[Resource], group: &str, version: &str) -> Option<Value> {
+/// `GET /api/v1`, `GET /apis/<group>/<version>`: APIResourceList.
+pub fn api_resource_list(table: &[Resource], group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
     for r in table.iter().filter(|r| r.group == group && r.version == version) {
         let mut entry = json!({
@@ -129,7 +118,8 @@ fn resource_list_of(table: &[Resource], group: &str, version: &str) -> Option<Va
     }))
 }
 
-fn aggregated_of(table: &[Resource], core: bool, version: &str) -> Value {
+/// Aggregated discovery (`apidiscovery.k8s.io/<version>`, `v2` or `v2beta1`): of `/api` when `core`, else of `/apis`.
+pub fn aggregated(table: &[Resource], core: bool, version: &str) -> Value {
     let groups = if core { vec![""] } else { groups(table) };
     let items: Vec<Value> = groups
         .into_iter()

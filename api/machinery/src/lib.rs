@@ -18,6 +18,7 @@ pub mod discovery;
 mod embedded;
 pub mod field;
 pub mod meta;
+pub mod metrics;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;

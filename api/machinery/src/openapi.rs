@@ -11,7 +11,7 @@
 //!
 //! Documents are made when first asked for and kept as bytes; the parsed definitions, several times larger, are
 //! dropped again.
-use crate::resource;
+use crate::{metrics, resource};
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
 
@@ -33,13 +33,30 @@ fn v3_documents() -> &'static v3::Documents {
     DOCUMENTS.get_or_init(|| v3::documents(resource::all(), &definitions()))
 }
 
-/// `GET /openapi/v3`: the index, with a content hash for each group version.
-pub fn v3_index() -> Value {
-    v3_documents().index()
+/// The document of `metrics.k8s.io`, apart because not every server serves it.
+fn v3_metrics_documents() -> &'static v3::Documents {
+    static DOCUMENTS: OnceLock<v3::Documents> = OnceLock::new();
+    DOCUMENTS.get_or_init(|| {
+        let mut all = definitions();
+        all.extend(metrics::definitions());
+        v3::documents(metrics::ROWS, &all)
+    })
+}
+
+/// `GET /openapi/v3`: the index, with a content hash for each group version; `metrics.k8s.io` among them if `metrics`.
+pub fn v3_index(metrics: bool) -> Value {
+    let mut index = v3_documents().index();
+    if metrics
+        && let (Some(paths), Value::Object(more)) =
+            (index["paths"].as_object_mut(), v3_metrics_documents().index()["paths"].take())
+    {
+        paths.extend(more);
+    }
+    index
 }
 /// `GET /openapi/v3/<path>` where path is `api/v1` or `apis/apps/v1`: the document as JSON bytes, and its hash.
 pub fn v3_document(path: &str) -> Option<(&'static [u8], &'static str)> {
-    v3_documents().get(path)
+    if path.contains(metrics::GROUP) { v3_metrics_documents().get(path) } else { v3_documents().get(path) }
 }
 /// `GET /openapi/v2` as JSON.
 pub fn v2_document() -> &'static [u8] {

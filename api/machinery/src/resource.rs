@@ -5,6 +5,7 @@
 use crate::strategy::{Strategy, keep, keep_all_but_status};
 use crate::table::Column;
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// Whether objects of a kind live in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +86,7 @@ pub struct Subresource {
 }
 
 /// One row of the table.
+#[derive(Clone, Copy)]
 pub struct Resource {
     /// API group; empty for core.
     pub group: &'static str,
@@ -152,6 +154,12 @@ impl Resource {
 /// Every row.
 pub fn all() -> &'static [Resource] {
     crate::strategy::TABLE
+}
+
+/// What a server serves: every row, and with `metrics` those of `metrics.k8s.io`, which are computed.
+pub fn served(metrics: bool) -> &'static [Resource] {
+    static WITH_METRICS: LazyLock<Vec<Resource>> = LazyLock::new(|| [all(), crate::metrics::ROWS].concat());
+    if metrics { &WITH_METRICS } else { all() }
 }
 
 /// The row for a path's group, version and plural.

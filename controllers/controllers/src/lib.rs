@@ -20,6 +20,7 @@ mod error;
 mod expectations;
 mod function;
 mod garbagecollector;
+mod horizontalpodautoscaler;
 mod job;
 mod namespace;
 mod nodelifecycle;
@@ -54,11 +55,39 @@ pub struct Config {
     pub node_monitor_grace_period: Duration,
     /// `--terminated-pod-gc-threshold`: so many ended pods are kept; 0 keeps all.
     pub terminated_pod_gc_threshold: usize,
+    pub autoscaler: AutoscalerConfig,
     /// The first wait before a controller that failed as a whole is started again; it doubles up to a minute.
     pub restart_backoff: Duration,
     /// The name to stand for election with (`--leader-elect`), or None to work at once.
     pub leader_identity: Option<String>,
     pub lease_timing: LeaseTiming,
+}
+
+/// What horizontal pod autoscaling needs to know: the flags `--horizontal-pod-autoscaler-…` with their defaults.
+#[derive(Clone, Debug)]
+pub struct AutoscalerConfig {
+    /// How often each autoscaler is looked at.
+    pub sync_period: Duration,
+    /// For so long the highest recommendation counts, where a behavior does not say otherwise.
+    pub downscale_stabilization: Duration,
+    /// By how much a metric may differ from its target, where a behavior does not say otherwise.
+    pub tolerance: f64,
+    /// For so long after a pod's start its CPU counts only once it has been ready for a whole window.
+    pub cpu_initialization_period: Duration,
+    /// A pod that became unready within this time after its start was never ready.
+    pub initial_readiness_delay: Duration,
+}
+
+impl Default for AutoscalerConfig {
+    fn default() -> Self {
+        Self {
+            sync_period: Duration::from_secs(15),
+            downscale_stabilization: Duration::from_secs(300),
+            tolerance: 0.1,
+            cpu_initialization_period: Duration::from_secs(300),
+            initial_readiness_delay: Duration::from_secs(30),
+        }
+    }
 }
 
 impl Default for Config {
@@ -69,6 +98,7 @@ impl Default for Config {
             root_ca_pem: String::new(),
             node_monitor_grace_period: Duration::from_secs(40),
             terminated_pod_gc_threshold: 12_500,
+            autoscaler: AutoscalerConfig::default(),
             restart_backoff: Duration::from_secs(1),
             leader_identity: None,
             lease_timing: LeaseTiming::default(),
@@ -103,6 +133,7 @@ pub const CONTROLLERS: &[&str] = &[
     "endpointslice",
     "function",
     "garbagecollector",
+    "horizontalpodautoscaler",
     "job",
     "namespace",
     "nodelifecycle",

@@ -99,6 +99,7 @@ fn start(name: &'static str, ctx: Context) -> BoxFuture<'static, ()> {
         "endpointslice" => crate::endpointslice::run(ctx).boxed(),
         "function" => crate::function::run(ctx).boxed(),
         "garbagecollector" => crate::garbagecollector::run(ctx).boxed(),
+        "horizontalpodautoscaler" => crate::horizontalpodautoscaler::run(ctx).boxed(),
         "job" => crate::job::run(ctx).boxed(),
         "namespace" => crate::namespace::run(ctx).boxed(),
         "nodelifecycle" => crate::nodelifecycle::run(ctx).boxed(),

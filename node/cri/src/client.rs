@@ -143,7 +143,8 @@ usual_patience! {
     VersionRequest StatusRequest RuntimeConfigRequest RunPodSandboxRequest RemovePodSandboxRequest
     PodSandboxStatusRequest ListPodSandboxRequest CreateContainerRequest StartContainerRequest RemoveContainerRequest
     ListContainersRequest ContainerStatusRequest UpdateContainerResourcesRequest ReopenContainerLogRequest
-    ContainerStatsRequest ListContainerStatsRequest ListImagesRequest ImageStatusRequest RemoveImageRequest
+    ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
+    ListMetricDescriptorsRequest ListPodSandboxMetricsRequest ListImagesRequest ImageStatusRequest RemoveImageRequest
     ImageFsInfoRequest StopPodSandboxRequest
 }
 

@@ -36,3 +36,9 @@ impl ContainerStatsFilter {
             && labels_match(&self.label_selector, labels)
     }
 }
+
+impl PodSandboxStatsFilter {
+    pub fn matches(&self, id: &str, labels: &BTreeMap<String, String>) -> bool {
+        (self.id.is_empty() || self.id == id) && labels_match(&self.label_selector, labels)
+    }
+}

@@ -13,6 +13,7 @@
 //! ```
 mod error;
 mod filter;
+mod observed;
 mod service;
 mod types;
 
@@ -22,6 +23,7 @@ pub mod server;
 pub mod suite;
 
 pub use error::Error;
+pub use observed::{Observed, Observer};
 pub use service::{ByteStream, EventStream, ImageService, RuntimeService};
 pub use types::*;
 

@@ -35,6 +35,10 @@ macro_rules! runtime_rpcs {
             exec_sync ExecSync ExecSyncRequest ExecSyncResponse;
             container_stats ContainerStats ContainerStatsRequest ContainerStatsResponse;
             list_container_stats ListContainerStats ListContainerStatsRequest ListContainerStatsResponse;
+            pod_sandbox_stats PodSandboxStats PodSandboxStatsRequest PodSandboxStatsResponse;
+            list_pod_sandbox_stats ListPodSandboxStats ListPodSandboxStatsRequest ListPodSandboxStatsResponse;
+            list_metric_descriptors ListMetricDescriptors ListMetricDescriptorsRequest ListMetricDescriptorsResponse;
+            list_pod_sandbox_metrics ListPodSandboxMetrics ListPodSandboxMetricsRequest ListPodSandboxMetricsResponse;
         }
     };
 }
@@ -114,6 +118,33 @@ pub trait RuntimeService: Send + Sync + 'static {
         &self,
         request: ListContainerStatsRequest,
     ) -> Result<ListContainerStatsResponse, Error>;
+
+    async fn pod_sandbox_stats(
+        &self,
+        _request: PodSandboxStatsRequest,
+    ) -> Result<PodSandboxStatsResponse, Error> {
+        Err(Error::unimplemented("PodSandboxStats"))
+    }
+    async fn list_pod_sandbox_stats(
+        &self,
+        _request: ListPodSandboxStatsRequest,
+    ) -> Result<ListPodSandboxStatsResponse, Error> {
+        Err(Error::unimplemented("ListPodSandboxStats"))
+    }
+    /// The metrics of [`RuntimeService::list_pod_sandbox_metrics`]. Their values are whole numbers: times are in
+    /// nanoseconds and say so in their name, histograms are the parts `_bucket` (label `le`), `_sum` and `_count`.
+    async fn list_metric_descriptors(
+        &self,
+        _request: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Error> {
+        Err(Error::unimplemented("ListMetricDescriptors"))
+    }
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _request: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Error> {
+        Err(Error::unimplemented("ListPodSandboxMetrics"))
+    }
 
     /// Writes to a running container's standard input (made with `stdin`) until `input` ends; with `stdin_once` the
     /// container then reads the end of it. An extension of ours.

@@ -47,6 +47,8 @@ const CASES: &[Case] = cases! {
     events_tell_the_life_of_a_container
     a_command_runs_only_in_a_running_container
     figures_are_of_running_containers
+    a_sandbox_has_the_figures_of_its_running_containers_together
+    every_metric_is_described_with_its_labels
     images_are_found_by_name_and_by_id
     a_missing_image_is_not_found
 };
@@ -403,11 +405,54 @@ async fn figures_are_of_running_containers(subject: &Subject) {
     let request = ContainerStatsRequest { container_id: id.clone() };
     let stats = subject.runtime.container_stats(request).await.expect("ContainerStats").stats.expect("stats");
     assert!(stats.memory.expect("memory").working_set_bytes.expect("bytes").value > 0);
-    let filter = ContainerStatsFilter { pod_sandbox_id: sandbox, ..Default::default() };
+    let filter = ContainerStatsFilter { pod_sandbox_id: sandbox.clone(), ..Default::default() };
     let request = ListContainerStatsRequest { filter: Some(filter) };
     let listed = subject.runtime.list_container_stats(request).await.expect("ListContainerStats").stats;
     let ids: Vec<_> = listed.into_iter().filter_map(|stats| stats.attributes).map(|a| a.id).collect();
     assert_eq!(ids, [id]);
+}
+
+async fn a_sandbox_has_the_figures_of_its_running_containers_together(subject: &Subject) {
+    let sandbox = subject.sandbox("pod").await;
+    let one = subject.running(&sandbox, "main").await;
+    subject.running(&sandbox, "other").await;
+    let of_one = subject.runtime.container_stats(ContainerStatsRequest { container_id: one }).await;
+    let memory = |m: Option<MemoryUsage>| m.expect("memory").working_set_bytes.expect("bytes").value;
+    let least = memory(of_one.expect("ContainerStats").stats.expect("stats").memory);
+    let request = PodSandboxStatsRequest { pod_sandbox_id: sandbox.clone() };
+    let stats =
+        subject.runtime.pod_sandbox_stats(request).await.expect("PodSandboxStats").stats.expect("stats");
+    let linux = stats.linux.expect("figures");
+    assert_eq!(linux.containers.len(), 2);
+    assert!(memory(linux.memory) > least);
+    let filter = PodSandboxStatsFilter { id: sandbox, ..Default::default() };
+    let request = ListPodSandboxStatsRequest { filter: Some(filter) };
+    let listed = subject.runtime.list_pod_sandbox_stats(request).await.expect("ListPodSandboxStats").stats;
+    assert_eq!(listed.len(), 1);
+    let request = PodSandboxStatsRequest { pod_sandbox_id: "no-such".into() };
+    assert!(subject.runtime.pod_sandbox_stats(request).await.expect_err("stats").is_not_found());
+}
+
+async fn every_metric_is_described_with_its_labels(subject: &Subject) {
+    let sandbox = subject.sandbox("pod").await;
+    let id = subject.running(&sandbox, "main").await;
+    let described = subject.runtime.list_metric_descriptors(ListMetricDescriptorsRequest {}).await;
+    let described: BTreeMap<String, usize> = described
+        .expect("ListMetricDescriptors")
+        .descriptors
+        .into_iter()
+        .map(|d| (d.name, d.label_keys.len()))
+        .collect();
+    let metrics = subject.runtime.list_pod_sandbox_metrics(ListPodSandboxMetricsRequest {}).await;
+    let of_pod = metrics.expect("ListPodSandboxMetrics").pod_metrics;
+    let of_pod = of_pod.into_iter().find(|p| p.pod_sandbox_id == sandbox).expect("the sandbox's");
+    let of_container = of_pod.container_metrics.into_iter().find(|c| c.container_id == id);
+    let metrics = of_container.expect("the container's").metrics;
+    assert!(!metrics.is_empty());
+    for metric in metrics {
+        assert_eq!(described.get(&metric.name), Some(&metric.label_values.len()), "{}", metric.name);
+        assert!(metric.value.is_some() && metric.timestamp > 0, "{metric:?}");
+    }
 }
 
 async fn images_are_found_by_name_and_by_id(subject: &Subject) {

@@ -4,6 +4,7 @@
 //! whoever started it.
 use crate::container_config::{Dns, POD_UID, log_dir_name};
 use crate::mailbox::{Mailbox, reference};
+use crate::metrics::Metrics;
 use crate::objects::ObjectReader;
 use crate::probes::Prober;
 use crate::status::writer::StatusWriter;
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) client: Client,
     pub(crate) runtime: Arc<dyn RuntimeService>,
     pub(crate) images: Arc<dyn ImageService>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) prober: Arc<dyn Prober>,
     pub(crate) runtime_name: String,
     pub(crate) recorder: Recorder,
@@ -336,6 +338,7 @@ impl Agent {
 
     /// Lists everything and wakes the pods of which something changed.
     async fn relist(&mut self) -> Result<(), cri::Error> {
+        let began = Instant::now();
         let runtime = &*self.shared.runtime;
         let sandboxes = runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: None }).await?;
         let containers = runtime.list_containers(cri::ListContainersRequest { filter: None }).await?;
@@ -367,6 +370,7 @@ impl Agent {
         }
         self.listed = listed;
         self.hashes = hashes;
+        self.shared.metrics.relisted(began.elapsed());
         Ok(())
     }
 

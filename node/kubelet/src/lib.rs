@@ -13,7 +13,7 @@
 //!                                                         │ compute_pod_status ─► Slot ─► PATCH status
 //!   probes (a task each) ──► mailbox                      ▼
 //!   node: register · status · Lease            RuntimeService / ImageService (CRI)
-//!   HTTPS server: containerLogs · images/import · pods · healthz · metrics
+//!   HTTPS server: containerLogs · images/import · pods · healthz · metrics · stats/summary
 //! ```
 pub mod actions;
 mod agent;
@@ -23,6 +23,7 @@ pub mod container_config;
 pub mod credentials;
 pub mod env;
 mod mailbox;
+pub mod metrics;
 pub mod node;
 mod objects;
 mod observe;
@@ -159,6 +160,10 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         labels: config.labels,
         taints: config.taints,
     };
+    let metrics = Arc::new(metrics::Metrics::default());
+    let runtime: Arc<dyn RuntimeService> =
+        Arc::new(cri::Observed::new(config.runtime.clone(), metrics.clone()));
+    let images: Arc<dyn ImageService> = Arc::new(cri::Observed::new(config.images.clone(), metrics.clone()));
     let informers = Informers::new(config.client.clone(), shutdown.clone());
     let pods =
         informers.select::<core::Pod>(Selection::fields(format!("spec.nodeName={}", config.node_name)));
@@ -170,7 +175,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
 
     let keeper = node::NodeKeeper {
         client: config.client.clone(),
-        runtime: config.runtime.clone(),
+        runtime: runtime.clone(),
         settings: settings.clone(),
         machine: machine.clone(),
         ambient: ambient.clone(),
@@ -185,17 +190,18 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         let router = server::router(server::State {
             registry: registry.clone(),
             pods: pods.clone(),
-            runtime: config.runtime.clone(),
-            images: config.images.clone(),
+            runtime: runtime.clone(),
+            images: images.clone(),
             ambient: ambient.clone(),
             logs_dir: config.pod_logs_dir.clone(),
             node_name: config.node_name.clone(),
+            metrics: metrics.clone(),
         });
         tasks.spawn(server::serve(https.listener, https.tls, router, shutdown.clone()));
     }
 
     let agent = async {
-        let runtime_name = node::runtime_name(&*config.runtime).await;
+        let runtime_name = node::runtime_name(&*runtime).await;
         if !services.synced().await {
             return None;
         }
@@ -211,8 +217,9 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
                 shutdown.clone(),
             ),
             client: config.client,
-            runtime: config.runtime,
-            images: config.images,
+            runtime,
+            images,
+            metrics,
             prober: config.prober,
             runtime_name,
             recorder: recorder.clone(),

@@ -23,6 +23,7 @@ mod exec_sync;
 mod images;
 mod input;
 mod log;
+mod metrics;
 mod open;
 mod plan;
 mod record;

@@ -193,6 +193,42 @@ impl RuntimeService for Runtime {
         Ok(ListContainerStatsResponse { stats })
     }
 
+    async fn pod_sandbox_stats(
+        &self,
+        request: PodSandboxStatsRequest,
+    ) -> Result<PodSandboxStatsResponse, Error> {
+        Ok(PodSandboxStatsResponse { stats: Some(self.sandbox_figures(&request.pod_sandbox_id)?) })
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: ListPodSandboxStatsRequest,
+    ) -> Result<ListPodSandboxStatsResponse, Error> {
+        let filter = request.filter.unwrap_or_default();
+        let wanted: Vec<String> = {
+            let state = self.inner.state.lock();
+            let wanted = state.sandboxes.values().filter(|s| filter.matches(&s.id, &s.labels));
+            wanted.map(|s| s.id.clone()).collect()
+        };
+        // One that goes away meanwhile is left out.
+        let stats = wanted.iter().filter_map(|id| self.sandbox_figures(id).ok()).collect();
+        Ok(ListPodSandboxStatsResponse { stats })
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Error> {
+        Ok(ListMetricDescriptorsResponse { descriptors: crate::metrics::descriptors() })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Error> {
+        Ok(ListPodSandboxMetricsResponse { pod_metrics: self.sandbox_metrics() })
+    }
+
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {
         Ok(self.events())
     }

@@ -10,7 +10,7 @@ impl SandboxRecord {
         if self.ready { PodSandboxState::Ready } else { PodSandboxState::NotReady }
     }
 
-    fn metadata(&self) -> PodSandboxMetadata {
+    pub(crate) fn metadata(&self) -> PodSandboxMetadata {
         PodSandboxMetadata {
             name: self.name.clone(),
             uid: self.uid.clone(),

@@ -100,7 +100,16 @@ impl Cgroups {
             let used = number(&directory.join(used))?;
             Some(used.saturating_sub(keyed(&directory.join("memory.stat"), droppable).unwrap_or(0)))
         });
-        Stats { cpu_nanoseconds: cpu_nanoseconds.unwrap_or(0), memory_bytes: memory_bytes.unwrap_or(0) }
+        let memory_peak_bytes = self.memory().and_then(|(directory, v1)| {
+            // The second exists since Linux 5.19.
+            number(&directory.join(if v1 { "memory.max_usage_in_bytes" } else { "memory.peak" }))
+        });
+        Stats {
+            cpu_nanoseconds: cpu_nanoseconds.unwrap_or(0),
+            memory_bytes: memory_bytes.unwrap_or(0),
+            memory_peak_bytes: memory_peak_bytes.unwrap_or(0),
+            sandbox: None,
+        }
     }
 
     /// Removes the groups and their parents up to and without `above`, as far as they are empty.
@@ -169,6 +178,7 @@ mod tests {
         write("cpuacct.usage", "123\n");
         write("memory.usage_in_bytes", "100\n");
         write("memory.current", "50\n");
+        write("memory.max_usage_in_bytes", "200\n");
         write("memory.stat", "inactive_file 20\ntotal_inactive_file 30\n");
         let at = dir.path().to_owned();
         let v1 = Cgroups {
@@ -177,7 +187,10 @@ mod tests {
         };
         let v2 = Cgroups { v1: BTreeMap::new(), v2: Some(at) };
         assert_eq!((v1.oom_kills(), v2.oom_kills()), (2, 1));
-        assert_eq!(v1.stats(), Stats { cpu_nanoseconds: 123, memory_bytes: 70 });
-        assert_eq!(v2.stats(), Stats { cpu_nanoseconds: 7000, memory_bytes: 30 });
+        assert_eq!(
+            v1.stats(),
+            Stats { cpu_nanoseconds: 123, memory_bytes: 70, memory_peak_bytes: 200, sandbox: None }
+        );
+        assert_eq!(v2.stats(), Stats { cpu_nanoseconds: 7000, memory_bytes: 30, ..Stats::default() });
     }
 }

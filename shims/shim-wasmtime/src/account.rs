@@ -44,6 +44,8 @@ pub(crate) struct Account {
     of: Of,
     limit: u64,
     used: AtomicU64,
+    /// The most that was ever used at once.
+    peak: AtomicU64,
     /// The node's, of a container's.
     node: Option<Arc<Account>>,
 }
@@ -52,16 +54,26 @@ impl Account {
     /// A container's account within the node's.
     pub(crate) fn new(limit: Option<u64>, node: &Arc<Account>) -> Arc<Self> {
         let limit = limit.unwrap_or(u64::MAX);
-        Arc::new(Self { of: Of::Container, limit, used: AtomicU64::new(0), node: Some(node.clone()) })
+        Arc::new(Self {
+            of: Of::Container,
+            limit,
+            used: AtomicU64::new(0),
+            peak: AtomicU64::new(0),
+            node: Some(node.clone()),
+        })
     }
 
     /// The account of all containers of a node.
     pub(crate) fn of_node(limit: u64) -> Arc<Self> {
-        Arc::new(Self { of: Of::Node, limit, used: AtomicU64::new(0), node: None })
+        Arc::new(Self { of: Of::Node, limit, used: AtomicU64::new(0), peak: AtomicU64::new(0), node: None })
     }
 
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Relaxed)
+    }
+
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak.load(Relaxed)
     }
 
     pub(crate) fn limit(&self) -> u64 {
@@ -69,12 +81,20 @@ impl Account {
     }
 
     fn take(&self, asked: u64) -> Result<(), MemoryExceeded> {
-        self.used
+        let before = self
+            .used
             .fetch_update(Relaxed, Relaxed, |used| used.checked_add(asked).filter(|sum| *sum <= self.limit))
             .map_err(|used| MemoryExceeded { of: self.of, used, asked, limit: self.limit })?;
         let taken = self.node.as_ref().map_or(Ok(()), |node| node.take(asked));
-        if taken.is_err() {
-            self.used.fetch_sub(asked, Relaxed);
+        match taken {
+            // Compared first: in the usual case, a peak reached long ago, nothing is written.
+            Ok(()) if before + asked > self.peak.load(Relaxed) => {
+                self.peak.fetch_max(before + asked, Relaxed);
+            }
+            Ok(()) => {}
+            Err(_) => {
+                self.used.fetch_sub(asked, Relaxed);
+            }
         }
         taken
     }
@@ -176,6 +196,7 @@ mod tests {
         assert_eq!(account.used(), 40);
         two.undo();
         assert_eq!((account.used(), node.used()), (0, 0));
+        assert_eq!((account.peak(), node.peak()), (100, 100), "what was given back was held all the same");
     }
 
     #[test]

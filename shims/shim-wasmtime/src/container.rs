@@ -10,6 +10,7 @@ use crate::code::{Prepared, Program};
 use crate::command::run_command;
 use crate::ending::Ending;
 use crate::executor::Owned;
+use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
 use crate::http_server::{Server, Settings, bind, compute_concurrency};
@@ -86,6 +87,7 @@ impl WasmContainer {
         };
         let tasks = TaskTracker::new();
         let policy = Policy { pod_ip: spec.pod_ip, reachable_loopback: config.reachable_loopback.clone() };
+        let figures = Arc::new(Figures::default());
         let output = |stream| GuestOutput { output: spec.output.clone(), stream };
         let guest = Arc::new(Guest {
             args: spec.args,
@@ -94,9 +96,14 @@ impl WasmContainer {
             preopens,
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
-            outbound: Outbound::new(policy, Owned { tasks: tasks.clone(), kill: kill.clone() }),
+            outbound: Outbound::new(
+                policy,
+                Owned { tasks: tasks.clone(), kill: kill.clone() },
+                figures.clone(),
+            ),
             account: Account::new(spec.resources.memory_limit_bytes, &host.memory),
             meter: Meter::new(&spec.resources),
+            figures,
         });
         let port = spec.ports.first().copied().unwrap_or(DEFAULT_HTTP_PORT);
         Ok(Arc::new_cyclic(|me| Self {
@@ -126,6 +133,7 @@ impl WasmContainer {
         if self.exit.borrow().is_some() {
             return;
         }
+        self.guest.figures.ended(&ending);
         if let Some(line) = ending.log_line() {
             self.guest.stderr.output.write(Stream::Stderr, line.as_bytes());
         }
@@ -236,6 +244,8 @@ impl Container for WasmContainer {
         Stats {
             cpu_nanoseconds: self.guest.meter.total_nanoseconds(),
             memory_bytes: self.guest.account.used(),
+            memory_peak_bytes: self.guest.account.peak(),
+            sandbox: Some(self.guest.figures.stats()),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What one container gives to each of its instances: arguments, environment, files, streams, a network policy.
 use crate::account::{Account, StoreLimiter};
+use crate::figures::{Figures, Instance};
 use crate::limits::MAX_RESOURCES;
 use crate::meter::Meter;
 use crate::outbound::{Outbound, OutboundHooks};
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 pub(crate) struct ModuleState {
     pub(crate) wasi: WasiP1Ctx,
     limiter: StoreLimiter,
+    _instance: Instance,
 }
 
 /// The data of a component's store.
@@ -27,6 +29,7 @@ pub(crate) struct ComponentState {
     hooks: OutboundHooks,
     table: ResourceTable,
     limiter: StoreLimiter,
+    _instance: Instance,
 }
 
 impl WasiView for ComponentState {
@@ -52,6 +55,7 @@ pub(crate) struct Guest {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) account: Arc<Account>,
     pub(crate) meter: Meter,
+    pub(crate) figures: Arc<Figures>,
 }
 
 impl Guest {
@@ -63,7 +67,7 @@ impl Guest {
         let mut wasi = self.wasi(stdin)?.build_p1();
         wasi.ctx().table.set_max_capacity(MAX_RESOURCES);
         let limiter = StoreLimiter::new(self.account.clone());
-        let mut store = Store::new(engine, ModuleState { wasi, limiter });
+        let mut store = Store::new(engine, ModuleState { wasi, limiter, _instance: self.figures.instance() });
         store.limiter(|state| &mut state.limiter);
         interruptible(&mut store);
         Ok(store)
@@ -82,6 +86,7 @@ impl Guest {
             hooks: OutboundHooks(self.outbound.clone()),
             table,
             limiter: StoreLimiter::new(self.account.clone()),
+            _instance: self.figures.instance(),
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);

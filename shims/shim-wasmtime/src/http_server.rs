@@ -216,7 +216,7 @@ impl Server {
         let service = service_fn(|request| {
             asked.store(true, Relaxed);
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
+            async move { Ok::<_, Infallible>(server.clone().guest.figures.timed(server.answer(request)).await) }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         let mut silence = pin!(tokio::time::sleep(FIRST_REQUEST_TIMEOUT));
@@ -325,9 +325,11 @@ impl Server {
         };
         match &outcome {
             Outcome::TimedOut => {
+                self.guest.figures.timed_out();
                 self.log(&format!("request failed: it took longer than {:?}\n", self.settings.timeout));
             }
             Outcome::Ended(ending) => {
+                self.guest.figures.ended(ending);
                 if let Some(line) = ending.log_line() {
                     self.log(&format!("request failed: {line}"));
                 }

@@ -14,7 +14,7 @@
 //!                                               │ Prepared, shared by all containers of the digest
 //!   start ──► command: one store, one call ─────┤
 //!             http:    listener ─► request ─► one store, one call
-//!                                               │ account (memory)  meter (CPU)  preopen (files)
+//!                                               │ account (memory)  meter (CPU)  preopen (files)  figures (counts)
 //!   wait ◄── ending: exit code, reason, backtrace
 //! ```
 mod account;
@@ -24,6 +24,7 @@ mod compiler;
 mod container;
 mod ending;
 mod executor;
+mod figures;
 mod form;
 mod guest;
 mod host;

@@ -3,6 +3,7 @@
 //! Invariant: the address decides, after the name was resolved, so that no name can be made to point at the node's
 //! own services or at a cloud's metadata service. Connections are kept for reuse within one container only.
 use crate::executor::Owned;
+use crate::figures::Figures;
 use crate::limits::{CONNECT_TIMEOUT, FIRST_BYTE_TIMEOUT, MAX_IDLE_OUTGOING};
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -63,18 +64,24 @@ type HttpClient = Client<HttpsConnector<HttpConnector<CheckedResolver>>, WasiBod
 /// A container's way out.
 pub(crate) struct Outbound {
     policy: Arc<Policy>,
+    figures: Arc<Figures>,
     executor: Owned,
     /// Made by the first request: most guests make none.
     client: OnceLock<HttpClient>,
 }
 
 impl Outbound {
-    pub(crate) fn new(policy: Policy, executor: Owned) -> Arc<Self> {
-        Arc::new(Self { policy: Arc::new(policy), executor, client: OnceLock::new() })
+    pub(crate) fn new(policy: Policy, executor: Owned, figures: Arc<Figures>) -> Arc<Self> {
+        Arc::new(Self { policy: Arc::new(policy), figures, executor, client: OnceLock::new() })
     }
 
+    /// Whether the guest may connect there; a refusal is counted.
     pub(crate) fn may_reach(&self, address: IpAddr) -> bool {
-        self.policy.permits(address)
+        let permitted = self.policy.permits(address);
+        if !permitted {
+            self.figures.egress_denied();
+        }
+        permitted
     }
 
     /// A guest listens on its pod's address only. Port 0 of no address is what the system asks about before a
@@ -86,7 +93,8 @@ impl Outbound {
 
     fn client(&self) -> &HttpClient {
         self.client.get_or_init(|| {
-            let mut http = HttpConnector::new_with_resolver(CheckedResolver(self.policy.clone()));
+            let mut http =
+                HttpConnector::new_with_resolver(CheckedResolver(self.policy.clone(), self.figures.clone()));
             http.enforce_http(false);
             http.set_nodelay(true);
             http.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -114,7 +122,7 @@ impl Outbound {
         let host = request.uri().host().ok_or(Error::HttpRequestUriInvalid)?;
         // A literal address does not pass the resolver.
         if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>()
-            && !self.policy.permits(address)
+            && !self.may_reach(address)
         {
             return Err(Error::DestinationIpProhibited);
         }
@@ -170,7 +178,7 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
 
 /// Resolves names and leaves out the addresses the policy forbids.
 #[derive(Clone)]
-pub(crate) struct CheckedResolver(Arc<Policy>);
+pub(crate) struct CheckedResolver(Arc<Policy>, Arc<Figures>);
 
 impl tower::Service<Name> for CheckedResolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -182,7 +190,7 @@ impl tower::Service<Name> for CheckedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let policy = self.0.clone();
+        let (policy, figures) = (self.0.clone(), self.1.clone());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0))
                 .await
@@ -190,6 +198,7 @@ impl tower::Service<Name> for CheckedResolver {
                 .collect();
             let permitted: Vec<SocketAddr> = found.into_iter().filter(|a| policy.permits(a.ip())).collect();
             if permitted.is_empty() {
+                figures.egress_denied();
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     format!("{name} has no address that guests may reach"),
@@ -261,7 +270,7 @@ mod tests {
 
     fn outbound(reachable_loopback: Vec<(Ipv4Addr, u8)>) -> Arc<Outbound> {
         let policy = Policy { reachable_loopback, ..policy() };
-        Outbound::new(policy, Owned { tasks: Default::default(), kill: Default::default() })
+        Outbound::new(policy, Owned { tasks: Default::default(), kill: Default::default() }, Arc::default())
     }
 
     async fn get(outbound: &Arc<Outbound>, url: String) -> Result<http::Response<WasiBody>, Error> {
@@ -287,6 +296,7 @@ mod tests {
             let error = get(&denied, format!("http://{host}:{port}/")).await.unwrap_err();
             assert!(matches!(error, Error::DestinationIpProhibited), "{host}: {error:?}");
         }
+        assert_eq!(denied.figures.stats().egress_denials, 4);
         let permitted = outbound(vec![(Ipv4Addr::new(127, 0, 0, 0), 8)]);
         let response = get(&permitted, format!("http://localhost:{port}/path?q")).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");

@@ -54,7 +54,7 @@ impl Default for Script {
             output: Vec::new(),
             stop_takes: Some(Duration::ZERO),
             exec: None,
-            stats: Stats { cpu_nanoseconds: 1_000_000, memory_bytes: 1 << 20 },
+            stats: Stats { cpu_nanoseconds: 1_000_000, memory_bytes: 1 << 20, ..Stats::default() },
             survives: false,
         }
     }

@@ -146,13 +146,71 @@ pub struct Exit {
     pub finished_at: SystemTime,
 }
 
-/// What a container uses now.
+/// What a container uses now, and what it did since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// CPU time since the start, nanoseconds.
     pub cpu_nanoseconds: u64,
     pub memory_bytes: u64,
+    /// The most memory it ever held at once; 0 where nobody keeps count of that.
+    pub memory_peak_bytes: u64,
+    /// What only a sandbox counts; `None` for a process of the kernel's.
+    pub sandbox: Option<SandboxStats>,
 }
+
+/// What the instances of a sandbox did. All but `instances` only ever rise while the container lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SandboxStats {
+    /// Requests that were answered, by the first digit of their status: `[0]` are 1xx, `[4]` are 5xx.
+    pub requests: [u64; 5],
+    pub durations: Durations,
+    /// Instances alive now.
+    pub instances: u64,
+    /// Instances made: cold starts. With an instance for each request there are as many as requests.
+    pub instances_started: u64,
+    /// Guests that trapped, those that went beyond their memory included.
+    pub traps: u64,
+    /// Requests that took longer than they may.
+    pub timeouts: u64,
+    /// Connections and requests to an address that the guest may not reach.
+    pub egress_denials: u64,
+}
+
+impl SandboxStats {
+    /// Requests that were answered, whatever the answer.
+    pub fn all_requests(&self) -> u64 {
+        self.requests.iter().sum()
+    }
+}
+
+/// How long requests took until the head of their answer was there: a histogram.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// How many took no longer than the bound of the same index, and longer than the one before; the last are those
+    /// beyond all bounds.
+    pub counts: [u64; DURATION_BOUNDS.len() + 1],
+    pub sum_nanoseconds: u64,
+}
+
+/// The upper bounds of [`Durations`]. A warm wasm request takes 0.1 ms, so they begin below that; the last is a third
+/// of the usual time limit.
+pub const DURATION_BOUNDS: [Duration; 15] = [
+    Duration::from_micros(50),
+    Duration::from_micros(100),
+    Duration::from_micros(250),
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+];
 
 /// Why a shim could not do what it was asked. Each text says what to do next, where there is something to do.
 #[derive(Debug, thiserror::Error)]

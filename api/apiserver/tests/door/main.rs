@@ -4,6 +4,7 @@ mod crud;
 mod deleting;
 mod faults;
 mod lists;
+mod metrics;
 mod patches;
 mod refusals;
 mod services;

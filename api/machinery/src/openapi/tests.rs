@@ -26,7 +26,7 @@ fn refs(v: &Value, found: &mut BTreeSet<String>) {
 
 #[test]
 fn the_index_leads_to_every_group_version_by_hash() {
-    let index = v3_index();
+    let index = v3_index(false);
     let paths = index["paths"].as_object().unwrap();
     for r in resource::all() {
         let path =
@@ -41,12 +41,12 @@ fn the_index_leads_to_every_group_version_by_hash() {
 #[test]
 fn a_document_depends_on_the_table_alone() {
     let again = v3::documents(resource::all(), &definitions());
-    assert_eq!(again.index(), v3_index());
+    assert_eq!(again.index(), v3_index(false));
 }
 
 #[test]
 fn kubectl_finds_what_it_needs_before_it_trusts_the_server_to_validate() {
-    for path in v3_index()["paths"].as_object().unwrap().keys() {
+    for path in v3_index(false)["paths"].as_object().unwrap().keys() {
         let d = document(path);
         for r in resource::all() {
             let base = if r.group.is_empty() {
@@ -78,7 +78,7 @@ fn kubectl_finds_what_it_needs_before_it_trusts_the_server_to_validate() {
 
 #[test]
 fn every_reference_leads_somewhere() {
-    for path in v3_index()["paths"].as_object().unwrap().keys() {
+    for path in v3_index(false)["paths"].as_object().unwrap().keys() {
         let d = document(path);
         let mut found = BTreeSet::new();
         refs(&d, &mut found);
@@ -224,4 +224,27 @@ fn the_protobuf_form_says_what_the_json_says() {
         .collect();
     assert!(query.contains(&&b"fieldValidation"[..]));
     named(patch, 13, "x-kubernetes-group-version-kind");
+}
+
+#[test]
+fn the_group_that_is_computed_has_a_document_of_its_own_where_it_is_served() {
+    let path = "apis/metrics.k8s.io/v1beta1";
+    assert!(v3_index(false)["paths"].get(path).is_none());
+    let index = v3_index(true);
+    let (bytes, hash) = v3_document(path).unwrap();
+    assert_eq!(index["paths"][path]["serverRelativeURL"], format!("/openapi/v3/{path}?hash={hash}"));
+    let document: Value = serde_json::from_slice(bytes).unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.contains_key("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods/{name}"));
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    for name in [
+        "io.k8s.metrics.pkg.apis.metrics.v1beta1.PodMetrics",
+        "io.k8s.apimachinery.pkg.apis.meta.v1.Duration",
+    ] {
+        assert!(schemas.contains_key(name), "{name}");
+    }
+    assert_eq!(
+        index["paths"].as_object().unwrap().len(),
+        v3_index(false)["paths"].as_object().unwrap().len() + 1
+    );
 }

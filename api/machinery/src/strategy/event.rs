@@ -120,6 +120,9 @@ impl Strategy for Event {
         }
         faults
     }
+    fn converts(&self) -> bool {
+        true
+    }
     fn to_storage(&self, obj: &mut Value) {
         *obj = core_form(obj);
     }

@@ -18,6 +18,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod function;
+mod horizontal_pod_autoscaler;
 mod job;
 mod lease;
 mod namespace;
@@ -107,6 +108,11 @@ pub trait Strategy: Sync {
     /// Dependents of this kind are orphaned, not deleted, when DeleteOptions says nothing (upstream's
     /// `DefaultGarbageCollectionPolicy`): batch/v1 Job alone, for old clients' sake.
     fn orphan_by_default(&self) -> bool {
+        false
+    }
+
+    /// Whether objects of this row are stored in another row's form: then the two that follow are asked.
+    fn converts(&self) -> bool {
         false
     }
 

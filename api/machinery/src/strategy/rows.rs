@@ -7,6 +7,7 @@ use super::{
     endpoints::Endpoints,
     event::{CoreEvent, Event},
     function::Function,
+    horizontal_pod_autoscaler::{HorizontalPodAutoscaler, HorizontalPodAutoscalerV1},
     job::Job,
     lease::Lease,
     namespace::Namespace,
@@ -243,6 +244,36 @@ pub static TABLE: &[Resource] = &[
         selectable_fields: &["status.replicas"],
         columns: columns::REPLICA_SET,
         strategy: &ReplicaSet,
+        ..CORE
+    },
+    Resource {
+        group: "autoscaling",
+        version: "v2",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[status(("autoscaling", "v2", "HorizontalPodAutoscaler"))],
+        schema: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        storage: ("autoscaling", "horizontalpodautoscalers"),
+        columns: columns::HORIZONTAL_POD_AUTOSCALER,
+        strategy: &HorizontalPodAutoscaler,
+        ..CORE
+    },
+    // After the form in which it is stored.
+    Resource {
+        group: "autoscaling",
+        kind: "HorizontalPodAutoscaler",
+        plural: "horizontalpodautoscalers",
+        singular: "horizontalpodautoscaler",
+        short_names: &["hpa"],
+        categories: &["all"],
+        subresources: &[status(("autoscaling", "v1", "HorizontalPodAutoscaler"))],
+        schema: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        storage: ("autoscaling", "horizontalpodautoscalers"),
+        columns: columns::HORIZONTAL_POD_AUTOSCALER_V1,
+        strategy: &HorizontalPodAutoscalerV1,
         ..CORE
     },
     Resource {

@@ -44,6 +44,9 @@ fn example(row: &Resource) -> Value {
             json!({"addressType": "IPv4", "endpoints": [{"addresses": ["127.42.0.1"]}], "ports": [{"port": 80}]})
         }
         ("coordination.k8s.io", _) => json!({"spec": {"holderIdentity": "h", "leaseDurationSeconds": 40}}),
+        ("autoscaling", _) => {
+            json!({"spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 3}})
+        }
         ("node.k8s.io", _) => json!({"handler": "wasmtime"}),
         ("dhow.dev", _) => json!({"spec": {"image": "x", "env": [{"name": "A", "value": "1"}]}}),
         _ => json!({}),

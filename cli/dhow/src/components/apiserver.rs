@@ -1,13 +1,17 @@
 //! `dhow apiserver`.
 use crate::ambient;
 use anyhow::{Context, Result};
-use apiserver::{ApiServer, Authenticator, Cidr, Config, StaticTokens};
+use apiserver::{ApiServer, Authenticator, Cidr, Config, StaticTokens, UserInfo};
+use client::Informers;
+use machinery::metrics::MetricsReader;
+use metrics_server::MetricsServer;
 use pki::KeyedCertificate;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use store::{RedbStore, Retention, Store};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Start the API server
 #[derive(clap::Args)]
@@ -45,10 +49,29 @@ pub(crate) struct Args {
     /// The range of ClusterIPs
     #[arg(long, default_value_t = Cidr::DEFAULT_SERVICES)]
     service_cluster_ip_range: Cidr,
+    #[command(flatten)]
+    metrics: super::autoscaling::MetricsFlags,
 }
 
 pub(crate) fn read(path: &PathBuf) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Keeps `metrics` fresh through the server's own inner door.
+async fn measure(
+    server: &ApiServer,
+    metrics: MetricsServer,
+    resolution: std::time::Duration,
+    measures: bool,
+    shutdown: CancellationToken,
+) {
+    if measures {
+        let door = server.service(UserInfo::component("system:metrics-server"));
+        let client = client::in_process(door, "default");
+        let informers = Informers::new(client.clone(), shutdown.clone());
+        metrics.run(client, informers.clone(), ambient::real(), resolution, shutdown).await;
+        informers.ended().await;
+    }
 }
 
 pub(crate) async fn run(args: Args) -> Result<()> {
@@ -73,9 +96,14 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
     let store: Arc<dyn Store> =
         Arc::new(RedbStore::open(&args.store_file, ambient::store_clock(), Retention::default())?);
+    let metrics = MetricsServer::default();
+    // Without a way to kubelets there is nothing to tell.
+    let reader = kubelet_client.is_some().then(|| Arc::new(metrics.clone()) as Arc<dyn MetricsReader>);
+    let measures = reader.is_some();
     let server = ApiServer::new(Config {
         authenticators,
         kubelet_client,
+        metrics: reader,
         service_cidr: args.service_cluster_ip_range,
         advertise_address: SocketAddr::new(
             args.advertise_address.unwrap_or(args.bind_address),
@@ -85,7 +113,12 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     });
     server.ensure_bootstrap().await?;
     let tls = pki::server_config(&authority, &own)?;
-    super::until_signal(|shutdown| server.serve(listener, tls, shutdown)).await??;
+    super::until_signal(|shutdown| {
+        let measuring = measure(&server, metrics, args.metrics.metric_resolution, measures, shutdown.clone());
+        let serving = server.serve(listener, tls, shutdown);
+        async move { tokio::join!(serving, measuring).0 }
+    })
+    .await??;
     server.shutdown().await;
     Ok(())
 }

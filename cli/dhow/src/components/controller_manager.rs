@@ -14,6 +14,8 @@ pub(crate) struct Args {
     /// The port of the gateway, for the URLs of functions
     #[arg(long, default_value_t = 8080)]
     gateway_port: u16,
+    #[command(flatten)]
+    autoscaler: super::autoscaling::AutoscalerFlags,
 }
 
 pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
@@ -26,6 +28,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let config = controllers::Config {
         gateway_port: args.gateway_port,
         root_ca_pem,
+        autoscaler: args.autoscaler.config(),
         ..controllers::Config::default()
     };
     super::until_signal(|shutdown| {

@@ -1,5 +1,6 @@
 //! Each component as a process of its own, with upstream's flag names where there are some.
 pub(crate) mod apiserver;
+pub(crate) mod autoscaling;
 pub(crate) mod controller_manager;
 pub(crate) mod kube_proxy;
 pub(crate) mod kubelet;

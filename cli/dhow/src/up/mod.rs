@@ -3,6 +3,7 @@ mod certificates;
 mod runtime_process;
 
 use crate::ambient;
+use crate::components::autoscaling::{AutoscalerFlags, MetricsFlags};
 use crate::components::{hostname, runtime::Flags};
 use crate::connect::Cluster;
 use crate::dirs::{self, Layout};
@@ -11,6 +12,7 @@ use apiserver::{ApiServer, UserInfo};
 use certificates::Certificates;
 use client::k8s_openapi::api::core::v1::Node;
 use client::{Client, Informers};
+use metrics_server::MetricsServer;
 use runtime_process::RuntimeProcess;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -54,6 +56,10 @@ pub(crate) struct Args {
     max_pods: u32,
     #[command(flatten)]
     runtime: Flags,
+    #[command(flatten)]
+    metrics: MetricsFlags,
+    #[command(flatten)]
+    autoscaler: AutoscalerFlags,
 }
 
 /// Longest wait for the runtime, and then for a node that is Ready: the slowest start seen was two seconds, on a
@@ -106,7 +112,9 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
 
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
+    let metrics = MetricsServer::default();
     let server = ApiServer::new(apiserver::Config {
+        metrics: Some(Arc::new(metrics.clone())),
         kubelet_client: Some(pki::client_config(
             &certificates.authority_pem,
             Some(&certificates.kubelet_client),
@@ -143,6 +151,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             &layout,
             &node_name,
             &server,
+            metrics,
             &certificates,
             socket,
             gateway_listener,
@@ -232,6 +241,7 @@ async fn start_components(
     layout: &Layout,
     node_name: &str,
     server: &ApiServer,
+    metrics: MetricsServer,
     certificates: &Certificates,
     runtime_socket: &std::path::Path,
     gateway_listener: TcpListener,
@@ -253,10 +263,19 @@ async fn start_components(
     let config = controllers::Config {
         gateway_port,
         root_ca_pem: certificates.authority_pem.clone(),
+        autoscaler: args.autoscaler.config(),
         ..controllers::Config::default()
     };
     parts.add("controller manager", async move {
         controllers::run(config, manager, i, ambient::real(), s).await;
+        Ok(())
+    });
+
+    let (i, s) = (informers.clone(), shutdown.clone());
+    let c = client_as(server, UserInfo::component("system:metrics-server"));
+    let resolution = args.metrics.metric_resolution;
+    parts.add("metrics server", async move {
+        metrics.run(c, i, ambient::real(), resolution, s).await;
         Ok(())
     });
 

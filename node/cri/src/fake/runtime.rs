@@ -415,6 +415,77 @@ impl RuntimeService for FakeRuntime {
         Ok(ListContainerStatsResponse { stats })
     }
 
+    async fn pod_sandbox_stats(
+        &self,
+        request: PodSandboxStatsRequest,
+    ) -> Result<PodSandboxStatsResponse, Error> {
+        self.inner.called("PodSandboxStats", &request.pod_sandbox_id)?;
+        let stats = self.inner.state.lock().sandbox_stats(&request.pod_sandbox_id, self.inner.now())?;
+        Ok(PodSandboxStatsResponse { stats: Some(stats) })
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: ListPodSandboxStatsRequest,
+    ) -> Result<ListPodSandboxStatsResponse, Error> {
+        self.inner.called("ListPodSandboxStats", "")?;
+        let filter = request.filter.unwrap_or_default();
+        let now = self.inner.now();
+        let state = self.inner.state.lock();
+        let wanted = state.sandboxes.iter().filter(|(id, s)| filter.matches(id, &s.config.labels));
+        let stats = wanted.map(|(id, _)| state.sandbox_stats(id, now)).collect::<Result<_, _>>()?;
+        Ok(ListPodSandboxStatsResponse { stats })
+    }
+
+    async fn list_metric_descriptors(
+        &self,
+        _: ListMetricDescriptorsRequest,
+    ) -> Result<ListMetricDescriptorsResponse, Error> {
+        self.inner.called("ListMetricDescriptors", "")?;
+        let descriptor = MetricDescriptor {
+            name: "container_memory_max_usage_bytes".into(),
+            help: "The most memory it ever held".into(),
+            label_keys: Vec::new(),
+        };
+        Ok(ListMetricDescriptorsResponse { descriptors: vec![descriptor] })
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        _: ListPodSandboxMetricsRequest,
+    ) -> Result<ListPodSandboxMetricsResponse, Error> {
+        self.inner.called("ListPodSandboxMetrics", "")?;
+        let timestamp = self.inner.now();
+        let state = self.inner.state.lock();
+        let of_container = |h: &super::state::Held| ContainerMetrics {
+            container_id: h.status.id.clone(),
+            metrics: vec![Metric {
+                name: "container_memory_max_usage_bytes".into(),
+                timestamp,
+                metric_type: MetricType::Gauge as i32,
+                label_values: Vec::new(),
+                value: Some(UInt64Value { value: h.script.memory_bytes }),
+            }],
+        };
+        let running = |h: &&super::state::Held| h.status.state() == ContainerState::Running;
+        let pod_metrics = state
+            .sandboxes
+            .keys()
+            .map(|id| PodSandboxMetrics {
+                pod_sandbox_id: id.clone(),
+                metrics: Vec::new(),
+                container_metrics: state
+                    .containers
+                    .values()
+                    .filter(|h| h.sandbox == *id)
+                    .filter(running)
+                    .map(of_container)
+                    .collect(),
+            })
+            .collect();
+        Ok(ListPodSandboxMetricsResponse { pod_metrics })
+    }
+
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {
         self.inner.called("GetContainerEvents", "")?;
         let receiver = self.inner.events.subscribe();

@@ -166,6 +166,28 @@ impl State {
     }
 }
 
+impl State {
+    pub(super) fn sandbox_stats(&self, id: &str, now: i64) -> Result<PodSandboxStats, Error> {
+        let status = self.sandbox_status(id)?;
+        let running = |h: &&Held| h.sandbox == id && h.status.state() == ContainerState::Running;
+        let containers: Vec<ContainerStats> = self
+            .containers
+            .values()
+            .filter(running)
+            .map(|h| self.stats(&h.status.id, now))
+            .collect::<Result<_, _>>()?;
+        Ok(PodSandboxStats {
+            attributes: Some(PodSandboxAttributes {
+                id: status.id,
+                metadata: status.metadata,
+                labels: status.labels,
+                annotations: status.annotations,
+            }),
+            linux: Some(LinuxPodSandboxStats::of(containers, now)),
+        })
+    }
+}
+
 /// 64 hex digits that depend on the text alone. Not a cryptographic digest: it need only differ.
 fn digest(text: &str) -> String {
     let mut out = String::with_capacity(64);

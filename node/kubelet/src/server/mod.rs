@@ -1,8 +1,9 @@
-//! The kubelet's HTTPS server: logs and image imports for the API server, and nothing for anybody else.
+//! The kubelet's HTTPS server: logs, image imports and metrics for the API server, and nothing for anybody else.
 //!
 //! Invariant: nobody is answered who has not shown a client certificate that the cluster's authority signed and
 //! that names the API server or an administrator.
 pub mod logs;
+mod metrics;
 mod routes;
 
 pub use routes::{State, router};

@@ -1,8 +1,9 @@
 //! What the server answers.
 use super::logs::{LogOptions, read_log};
-use super::{Caller, may_call};
+use super::{Caller, may_call, metrics};
 use crate::agent::Registry;
 use crate::container_config::{log_dir_name, log_path};
+use crate::metrics::Metrics;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request};
 use axum::middleware::{Next, from_fn};
@@ -34,6 +35,7 @@ pub struct State {
     pub ambient: Ambient,
     pub logs_dir: PathBuf,
     pub node_name: String,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The routes, behind a check of the caller.
@@ -41,7 +43,10 @@ pub fn router(state: State) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::kubelet))
+        .route("/metrics/resource", get(metrics::resource))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
+        .route("/stats/summary", get(metrics::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/stdin/{namespace}/{pod}/{container}", post(stdin))
         .route("/images/import", post(import))
@@ -78,38 +83,6 @@ async fn pods(Extension(state): Extension<Arc<State>>) -> Response {
         items.iter().filter_map(|p| serde_json::to_value(&**p).ok()).collect();
     axum::Json(json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items }))
         .into_response()
-}
-
-async fn metrics(Extension(state): Extension<Arc<State>>) -> String {
-    let (mut running, mut containers) = (0, 0);
-    for pod in state.pods.list() {
-        let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref());
-        let Some(entry) = state.registry.get(namespace.unwrap_or_default(), name.unwrap_or_default()) else {
-            continue;
-        };
-        let shown = entry.mailbox.shown();
-        let now = shown
-            .container_statuses
-            .iter()
-            .flatten()
-            .filter(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
-            .count();
-        containers += now;
-        running += usize::from(now > 0);
-    }
-    format!(
-        "# HELP kubelet_node_name The node's name. The count is always 1.\n# TYPE kubelet_node_name gauge\n\
-         kubelet_node_name{{node=\"{}\"}} 1\n\
-         # HELP kubelet_active_pods Number of pods this kubelet manages.\n# TYPE kubelet_active_pods gauge\n\
-         kubelet_active_pods{{static=\"\"}} {}\n\
-         # HELP kubelet_running_pods Number of pods that have a running container.\n# TYPE kubelet_running_pods gauge\n\
-         kubelet_running_pods {running}\n\
-         # HELP kubelet_running_containers Number of containers currently running.\n\
-         # TYPE kubelet_running_containers gauge\n\
-         kubelet_running_containers{{container_state=\"running\"}} {containers}\n",
-        state.node_name,
-        state.registry.len(),
-    )
 }
 
 /// `kubectl logs` as the API server passes it on (core/v1 PodLogOptions).
@@ -255,7 +228,7 @@ async fn import(
 }
 
 /// The runtime's error as the API says it.
-fn refuse_for(error: &cri::Error) -> Response {
+pub(super) fn refuse_for(error: &cri::Error) -> Response {
     let text = error.to_string();
     refuse(match error {
         cri::Error::InvalidArgument(_) | cri::Error::FailedPrecondition(_) => Status::bad_request(text),

@@ -30,6 +30,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a status that is not urgent waits for a better one: a wasm pod is Ready sooner than this, and then
@@ -68,6 +69,8 @@ pub(crate) struct Worker {
     failures: u32,
     /// Whether volumes were made by this process, and when they are due again.
     volumes_due: Option<Timestamp>,
+    /// When this worker saw its pod first; `None` once it has run.
+    seen: Option<Instant>,
 }
 
 /// What a pass wants next.
@@ -94,8 +97,10 @@ impl Worker {
             meta.name.as_deref().unwrap_or_default(),
             &uid,
         );
+        let fresh = pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_none_or(|p| p == "Pending");
         Self {
             status: Arc::new(pod.status.clone().unwrap_or_default()),
+            seen: fresh.then(Instant::now),
             shared,
             mail,
             slot,
@@ -437,6 +442,11 @@ impl Worker {
             s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
         };
         let urgent = ready(&self.status) || ready(&before) || is_terminal(self.status.phase.as_deref());
+        if self.status.phase.as_deref() == Some("Running")
+            && let Some(seen) = self.seen.take()
+        {
+            self.shared.metrics.pod_started(seen.elapsed());
+        }
         self.mail.show(self.status.clone());
         self.slot.set(self.status.clone(), if urgent { Duration::ZERO } else { STATUS_DELAY });
     }

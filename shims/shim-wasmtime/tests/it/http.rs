@@ -67,12 +67,18 @@ async fn the_text_sample_answers_over_http_1_and_2_and_holds_nothing_between_req
     }
     soon(async {
         // The answer may arrive a moment before its guest has returned.
-        while served.container.stats().memory_bytes > 0 {
+        while served.container.stats().sandbox.unwrap().instances > 0 {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    assert!(served.container.stats().cpu_nanoseconds > 0);
+    let stats = served.container.stats();
+    assert_eq!(stats.memory_bytes, 0);
+    assert!(stats.cpu_nanoseconds > 0 && stats.memory_peak_bytes > 0, "{stats:?}");
+    let counted = stats.sandbox.unwrap();
+    assert_eq!((counted.requests, counted.instances_started), ([0, 2, 0, 0, 0], 2));
+    assert_eq!(counted.durations.counts.iter().sum::<u64>(), 2);
+    assert_eq!((counted.instances, counted.traps, counted.timeouts, counted.egress_denials), (0, 0, 0, 0));
     soon(served.container.delete()).await.unwrap();
 }
 
@@ -90,6 +96,8 @@ async fn a_trap_costs_one_request_and_is_in_the_log() {
         );
     }
     assert_eq!(served.container.exit(), None);
+    let counted = served.container.stats().sandbox.unwrap();
+    assert_eq!((counted.requests, counted.traps), ([0, 0, 0, 0, 2], 2));
     assert!(served.log.stderr().contains("unreachable"), "{}", served.log.stderr());
 }
 
@@ -102,6 +110,7 @@ async fn a_guest_that_takes_too_long_or_too_much_is_ended() {
     .await;
     assert_eq!(slow.get(false).await.0, StatusCode::GATEWAY_TIMEOUT);
     assert!(slow.log.stderr().contains("longer than 100ms"));
+    assert_eq!(slow.container.stats().sandbox.unwrap().timeouts, 1);
     let greedy = serve(&world, &hello("(loop (drop (memory.grow (i32.const 16))) (br 0))"), |spec| {
         spec.resources.memory_limit_bytes = Some(2 << 20);
     })

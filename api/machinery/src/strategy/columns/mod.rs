@@ -1,6 +1,7 @@
 //! The columns of `kubectl get`, cell by cell, as upstream's server-side printers compute them.
 //!
 //! One static list a kind; a cell is a pure function of the object and the time.
+mod autoscaling;
 mod core;
 mod events;
 mod network;
@@ -8,6 +9,7 @@ mod pods;
 mod workloads;
 
 pub(super) use self::core::{CONFIG_MAP, LEASE, NAMESPACE, NODE, RUNTIME_CLASS, SECRET, SERVICE_ACCOUNT};
+pub(super) use autoscaling::{HORIZONTAL_POD_AUTOSCALER, HORIZONTAL_POD_AUTOSCALER_V1};
 pub(super) use events::{CORE_EVENT, EVENT};
 pub(super) use network::{ENDPOINT_SLICE, ENDPOINTS, NETWORK_POLICY, SERVICE};
 pub(super) use pods::POD;
