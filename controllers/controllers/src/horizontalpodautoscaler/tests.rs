@@ -130,7 +130,7 @@ fn the_number_follows_the_ratio_and_stays_within_the_tolerance() {
         (&[45, 45, 45, 45], 4),
         (&[20, 20, 20, 20], 2),
         (&[0, 0], 1),
-        (&[1000], 20),
+        (&[1000], 10),
     ] {
         assert_eq!(Case::of(values).with(without_stabilization()).wants(), want, "{values:?}");
     }
