@@ -28,7 +28,7 @@ enum Part {
 }
 
 /// A metric's name, without its part, in seconds, and how many of its units are one of those told.
-fn named<'a>(name: &'a str, histograms: &[String]) -> (String, f64, Part) {
+fn named(name: &str, histograms: &[String]) -> (String, f64, Part) {
     let scale = if name.contains("_nanoseconds") { NANOSECONDS } else { 1.0 };
     let name = name.replace("_nanoseconds", "_seconds");
     for (suffix, part) in [("_bucket", Part::Bucket), ("_sum", Part::Sum), ("_count", Part::Count)] {
