@@ -111,7 +111,7 @@ pub(crate) async fn through_the_gateway(plan: &Plan) -> Result<Vec<Figure>> {
     let served = tokio::time::timeout(limit, serves).await.context("the function is not Ready")??;
     let url = format!("http://127.0.0.1:{}/", cluster.gateway_port);
     let host = format!("hello.localhost:{}", cluster.gateway_port);
-    let wasmtime = WasmtimeServe::start(plan).await?;
+    let wasmtime = WasmtimeServe::start(plan, &[]).await?;
     let backend = wasmtime.url.trim_start_matches("http://").trim_end_matches('/');
     let nginx = Nginx::start(plan, backend).await?;
     let (gateway, proxied) = in_turn(plan, (&url, Some(&host)), (&nginx.url, None)).await?;
