@@ -51,6 +51,7 @@ pub(crate) struct Failed {
 }
 
 /// An answer's body as it comes from a backend.
+#[allow(clippy::large_enum_variant)] // one a request: a box would be an allocation more for each
 pub(crate) enum Received {
     Http1(Http1Body),
     /// Over a connection that another task drives.

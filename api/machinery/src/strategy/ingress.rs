@@ -94,7 +94,7 @@ fn host(faults: &mut Faults, host: &str, path: Path) {
     }
     if !host.contains('*') {
         check::rule(faults, host, path, dns_subdomain);
-    } else if !host.strip_prefix("*.").is_some_and(|rest| dns_subdomain(rest).is_ok()) {
+    } else if host.strip_prefix("*.").is_none_or(|rest| dns_subdomain(rest).is_err()) {
         let detail = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which \
                       must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric \
                       character (e.g. '*.example.com', regex used for validation is \

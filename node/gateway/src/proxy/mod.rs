@@ -365,6 +365,7 @@ impl Proxy {
 }
 
 /// What an answer consists of beside its head.
+#[allow(clippy::large_enum_variant)] // one a request: a box would be an allocation more for each
 enum Content {
     Received(Received),
     Upgraded(upgrade::Upgraded),
