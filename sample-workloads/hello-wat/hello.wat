@@ -1,5 +1,6 @@
 ;; A wasi:http server in WebAssembly text: it answers every request with the same line.
 (module
+  (import "wasi:http/types@0.2.0" "[resource-drop]incoming-request" (func $drop-request (param i32)))
   (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
   (import "wasi:http/types@0.2.0" "[constructor]outgoing-response"
     (func $response (param $headers i32) (result i32)))
@@ -25,6 +26,7 @@
 
   (func (export "wasi:http/incoming-handler@0.2.0#handle") (param $request i32) (param $out i32)
     (local $response i32) (local $body i32) (local $stream i32)
+    (call $drop-request (local.get $request))
     (local.set $response (call $response (call $fields)))
     (call $response-body (local.get $response) (global.get $at))
     (local.set $body (call $taken))
