@@ -262,7 +262,7 @@ mod tests {
             let error = get(&denied, format!("http://{host}:{port}/")).await.unwrap_err();
             assert!(matches!(error, Error::DestinationIpProhibited), "{host}: {error:?}");
         }
-        assert_eq!(denied.figures.stats().egress_denials, 4);
+        assert_eq!(denied.figures.stats().egress_denials, 5);
         let permitted = outbound(vec![(Ipv4Addr::new(127, 0, 0, 0), 8)]);
         let response = get(&permitted, format!("http://localhost:{port}/path?q")).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
