@@ -19,7 +19,7 @@ mod trouble;
 use crate::context::Context;
 use crate::error::{Doing, Error};
 use crate::owner;
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, feed, feed_own, object, work};
 use client::dhow::v1alpha1::{Function, Revision};
 use client::k8s_openapi::NamespaceResourceScope;
 use client::k8s_openapi::api::apps::v1::Deployment;
@@ -63,7 +63,7 @@ pub(crate) async fn run(ctx: Context) {
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let functions = feed(c.functions.clone(), queue.clone(), own_key);
+    let functions = feed_own(c.functions.clone(), queue.clone());
     let revisions = feed(c.revisions.clone(), queue.clone(), |change| c.function_of(change));
     let deployments = feed(c.deployments.clone(), queue.clone(), |change| c.function_of(change));
     let services = feed(c.services.clone(), queue.clone(), |change| c.function_of(change));

@@ -11,7 +11,7 @@ mod plan;
 use crate::context::Context;
 use crate::error::{Doing, Error};
 use crate::function::PORT_NAME;
-use crate::reconcile::{Outcome, feed, own_key, work};
+use crate::reconcile::{Outcome, feed_own, work};
 use call::{Call, Caller, TcpCaller};
 use client::dhow::v1alpha1::{CronTrigger, Function, FunctionStatus, Trigger, TriggerStatus};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -69,7 +69,7 @@ async fn run_with(ctx: Context, caller: Arc<dyn Caller>) {
         calls: TaskTracker::new(),
         ctx,
     });
-    let functions = feed(c.functions.clone(), queue.clone(), own_key);
+    let functions = feed_own(c.functions.clone(), queue.clone());
     let workers = async {
         if c.functions.synced().await && c.slices.synced().await {
             work("functiontrigger", &queue, WORKERS, |key| c.clone().sync_function(key)).await;
