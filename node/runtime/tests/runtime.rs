@@ -204,7 +204,7 @@ async fn output_becomes_a_log_in_cris_format() {
     let sandbox = bench.sandbox("pod").await;
     let id = bench.create(&sandbox, "talks").await;
     let status = bench.run_to_end(&id).await;
-    assert_eq!(bench.log(), ["stdout F hello", "stderr F oops", "stdout F wor"]);
+    assert_eq!(bench.log(), ["stdout F hello", "stderr F oops", "stdout P wor"]);
     assert!(status.log_path.ends_with("logs/main/0.log"));
     assert_eq!((status.exit_code, status.reason.as_str()), (0, "Completed"));
 }
