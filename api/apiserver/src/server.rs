@@ -82,7 +82,8 @@ pub(crate) struct Server {
     /// What nodes and pods use.
     pub(crate) usage: Option<Arc<dyn MetricsReader>>,
     /// Held while a Service's addresses are chosen and stored, so that no two get the same.
-    pub(crate) allocation: tokio::sync::Mutex<()>,
+    pub(crate) allocation: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -94,9 +95,9 @@ impl Drop for Server {
 
 impl ApiServer {
     pub fn new(config: Config) -> Self {
-        let shutdown = CancellationToken::new();
+        let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         Self(Arc::new(Server {
-            hubs: Hubs::new(config.store.clone(), shutdown.clone(), TaskTracker::new()),
+            hubs: Hubs::new(config.store.clone(), shutdown.clone(), tasks.clone()),
             store: config.store,
             ambient: config.ambient,
             service_cidr: config.service_cidr,
@@ -108,7 +109,8 @@ impl ApiServer {
             limits: config.limits,
             usage: config.metrics,
             metrics: Metrics::new(config.collectors),
-            allocation: tokio::sync::Mutex::new(()),
+            allocation: Arc::default(),
+            tasks,
             shutdown,
         }))
     }
@@ -121,7 +123,8 @@ impl ApiServer {
     /// Ends every watch and waits for the server's own tasks. Requests that come later are answered, watches are not.
     pub async fn shutdown(&self) {
         self.0.shutdown.cancel();
-        self.0.hubs.ended().await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
     }
 }
 

@@ -88,21 +88,17 @@ pub(crate) async fn create_object(
 
     let base = meta::string(&object, "generateName").to_owned();
     let generated = meta::name(&object).is_empty() && !base.is_empty();
-    // Held until the object is stored, so that no other Service takes the same addresses.
-    let _allocating = if services::allocates(row) {
-        let guard = server.allocation.lock().await;
+    let allocation = services::begin(server, row).await;
+    if allocation.is_some() {
         services::allocate(server, row, &mut object, None).await?;
-        Some(guard)
-    } else {
-        None
-    };
+    }
     let mut attempt = 1;
     loop {
         if generated {
             meta::set(&mut object, "name", generated_name(&base, &server.ambient.suffix(SUFFIX)));
         }
         validate(row, &object)?;
-        match store_new(server, row, &object, dry_run).await {
+        match store_new(server, row, &object, dry_run, allocation.as_ref()).await {
             Err(status) if status.reason == "AlreadyExists" && generated && attempt < NAME_ATTEMPTS => {
                 attempt += 1
             }
@@ -145,7 +141,13 @@ fn validate(row: &Resource, object: &Value) -> Result<(), Status> {
     Err(Status::invalid(row, meta::name(object), &errors))
 }
 
-async fn store_new(server: &Server, row: &Resource, object: &Value, dry_run: bool) -> Result<Bytes, Status> {
+async fn store_new(
+    server: &Server,
+    row: &Resource,
+    object: &Value,
+    dry_run: bool,
+    allocation: Option<&services::Allocation>,
+) -> Result<Bytes, Status> {
     let name = meta::name(object);
     let key = object::key(row, meta::namespace(object), name);
     let value = object::encode(row, object)?;
@@ -157,7 +159,7 @@ async fn store_new(server: &Server, row: &Resource, object: &Value, dry_run: boo
         };
     }
     let op = Op::Put { value: value.clone(), ttl: row.ttl_seconds.map(Duration::from_secs) };
-    match server.store.commit(&key, Expect::Absent, op).await {
+    match services::commit(server, allocation, &key, Expect::Absent, op).await {
         Ok(committed) => object::encoded_at(row, &value, committed.revision),
         Err(store::Error::Conflict { .. }) => Err(Status::already_exists(row, name)),
         Err(e) => Err(from_store(e)),

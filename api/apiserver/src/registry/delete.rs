@@ -11,6 +11,7 @@ use crate::query::ListOptions;
 use crate::respond::{self, Answer};
 use crate::selection::Selection;
 use crate::server::Server;
+use futures::future::join_all;
 use http::StatusCode;
 use machinery::meta;
 use machinery::resource::Resource;
@@ -22,6 +23,9 @@ use store::{Expect, Op};
 const MAX_ATTEMPTS: usize = 100;
 /// Kinds whose DELETE answers with the object although it is gone (upstream's `ReturnDeletedObject`).
 const RETURN_OBJECT: &[&str] = &["pods", "services", "serviceaccounts"];
+
+/// Deletions of a collection on their way at a time: they share the store's group commit.
+const DELETIONS_AT_ONCE: usize = 64;
 
 /// What a delete came to.
 pub(crate) enum Deleted {
@@ -58,14 +62,20 @@ pub(crate) async fn delete_collection(request: &Request<'_>, body: RequestBody) 
     let row = request.row;
     let selection = Selection::parse(row, &request.target.namespace, request.query)?;
     let listed = list::collect(request, &list_options, &selection).await?;
+    let prefix = object::prefix(row);
     let mut items = Vec::new();
-    for kv in &listed.kvs {
-        let (namespace, name) = object::split_key(&object::prefix(row), &kv.key);
-        match delete_object(request.server, row, namespace, name, &options).await {
-            Ok(Deleted::Gone(object) | Deleted::Going(object)) => items.push(object),
-            // Someone else was faster, which is what was wanted.
-            Err(status) if status.code == 404 => {}
-            Err(status) => return Err(status),
+    for some in listed.kvs.chunks(DELETIONS_AT_ONCE) {
+        let deletions = some.iter().map(|kv| {
+            let (namespace, name) = object::split_key(&prefix, &kv.key);
+            delete_object(request.server, row, namespace, name, &options)
+        });
+        for deleted in join_all(deletions).await {
+            match deleted {
+                Ok(Deleted::Gone(object) | Deleted::Going(object)) => items.push(object),
+                // Someone else was faster, which is what was wanted.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
         }
     }
     let value = json!({

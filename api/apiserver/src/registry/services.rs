@@ -9,14 +9,41 @@ use machinery::status::Status;
 use machinery::strategy::allocation::{self, Pools};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use store::{Committed, Expect, Op};
+use tokio::sync::OwnedMutexGuard;
 
-/// Whether objects of this kind take addresses.
-pub(crate) fn allocates(row: &Resource) -> bool {
-    row.group.is_empty() && row.plural == "services"
+/// The right to choose addresses. It is held until what was chosen is stored.
+pub(crate) type Allocation = Arc<OwnedMutexGuard<()>>;
+
+/// Waits for the right to choose, for a kind whose objects take addresses.
+pub(crate) async fn begin(server: &Server, row: &Resource) -> Option<Allocation> {
+    if !(row.group.is_empty() && row.plural == "services") {
+        return None;
+    }
+    Some(Arc::new(server.allocation.clone().lock_owned().await))
 }
 
-/// Gives `service` what it lacks. The caller holds the allocation lock until the Service is stored; several API
-/// servers over one store would need a lock in the store instead.
+/// Commits. A caller that goes away before the answer does not give `allocation` back: the commit may still be on
+/// its way, and who chose next would not see it.
+pub(crate) async fn commit(
+    server: &Server,
+    allocation: Option<&Allocation>,
+    key: &str,
+    expect: Expect,
+    op: Op,
+) -> Result<Committed, store::Error> {
+    let Some(allocation) = allocation.cloned() else { return server.store.commit(key, expect, op).await };
+    let (store, key) = (server.store.clone(), key.to_owned());
+    let answer = server.tasks.spawn(async move {
+        let _held = allocation;
+        store.commit(&key, expect, op).await
+    });
+    answer.await.unwrap_or_else(|e| Err(store::Error::Unavailable(e.to_string())))
+}
+
+/// Gives `service` what it lacks. The caller holds an [`Allocation`]; several API servers over one store would need
+/// a lock in the store instead.
 pub(crate) async fn allocate(
     server: &Server,
     row: &'static Resource,

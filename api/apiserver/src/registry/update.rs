@@ -98,18 +98,14 @@ pub(crate) async fn guaranteed_update(
     mut transform: impl FnMut(&Value) -> Result<Value, Status>,
 ) -> Result<Updated, Status> {
     let key = object::key(row, namespace, name);
-    let _allocating = if services::allocates(row) && door == Door::Main {
-        Some(server.allocation.lock().await)
-    } else {
-        None
-    };
+    let allocation = if door == Door::Main { services::begin(server, row).await } else { None };
     let (mut current, _) = server.store.get(&key, None).await.map_err(from_store)?;
     for _ in 0..MAX_ATTEMPTS {
         let Some(kv) = current else { return Err(Status::not_found(row, name)) };
         let old = object::decode(row, &kv.value, kv.mod_revision)?;
         let mut new = transform(&old)?;
         prepare(row, &mut new, &old, door)?;
-        if _allocating.is_some() {
+        if allocation.is_some() {
             services::allocate(server, row, &mut new, Some(&old)).await?;
         }
         validate(row, &new, &old, door)?;
@@ -128,7 +124,8 @@ pub(crate) async fn guaranteed_update(
         } else {
             Op::Put { value: value.clone(), ttl: row.ttl_seconds.map(Duration::from_secs) }
         };
-        match server.store.commit(&key, Expect::ModRevision(kv.mod_revision), op).await {
+        let expect = Expect::ModRevision(kv.mod_revision);
+        match services::commit(server, allocation.as_ref(), &key, expect, op).await {
             Ok(committed) => {
                 let encoded = object::encoded_at(row, &value, committed.revision)?;
                 return Ok(Updated { encoded, created: false });

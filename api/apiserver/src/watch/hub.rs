@@ -47,12 +47,6 @@ impl Hubs {
             })
             .clone()
     }
-
-    /// Waits for every hub's task, after the shutdown.
-    pub(crate) async fn ended(&self) {
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
 }
 
 pub(crate) struct Hub {

@@ -141,3 +141,32 @@ async fn the_namespaces_every_cluster_has_cannot_be_deleted() {
     assert_eq!(refused.code, 403);
     assert!(refused.message().contains("this namespace may not be deleted"));
 }
+
+/// Every commit takes ten milliseconds.
+struct Slow;
+
+#[async_trait::async_trait]
+impl store::Intercept for Slow {
+    async fn commit(
+        &self,
+        inner: &dyn store::Store,
+        key: &str,
+        expect: store::Expect,
+        op: store::Op,
+    ) -> Result<store::Committed, store::Error> {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        inner.commit(key, expect, op).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collection_is_deleted_many_at_a_time() {
+    let c = Cluster::over(std::sync::Arc::new(store::Intercepted::new(memory(), Slow))).await;
+    for i in 0..100 {
+        c.post(CONFIG_MAPS, config_map(&format!("c{i}"), json!({}))).await.expect(201);
+    }
+    let begin = tokio::time::Instant::now();
+    let deleted = c.delete(CONFIG_MAPS, json!(null)).await.expect(200);
+    assert_eq!(deleted["items"].as_array().unwrap().len(), 100);
+    assert!(begin.elapsed().as_millis() <= 30, "{:?}", begin.elapsed());
+}

@@ -1,5 +1,34 @@
 use crate::cluster::*;
 use serde_json::{Value, json};
+use std::sync::Arc;
+use store::{Committed, Error, Expect, Intercept, Intercepted, Op, Store};
+use tokio::sync::Semaphore;
+
+/// A store that takes commits of Services at once and carries them out later, as a queue does: also when nobody
+/// waits for the answer any more.
+struct Queue {
+    store: Arc<dyn Store>,
+    taken: Semaphore,
+    carried_out: Arc<Semaphore>,
+}
+
+#[async_trait::async_trait]
+impl Intercept for Queue {
+    async fn commit(&self, _: &dyn Store, key: &str, expect: Expect, op: Op) -> Result<Committed, Error> {
+        let (store, key, go) = (self.store.clone(), key.to_owned(), self.carried_out.clone());
+        let slow = key.contains("/services/default/slow");
+        let task = tokio::spawn(async move {
+            if slow {
+                let _ = go.acquire().await;
+            }
+            store.commit(&key, expect, op).await
+        });
+        if slow {
+            self.taken.add_permits(1);
+        }
+        task.await.unwrap()
+    }
+}
 
 fn service(name: &str, kind: &str) -> Value {
     json!({
@@ -54,4 +83,31 @@ async fn the_kubernetes_service_has_the_first_address_and_points_here() {
     let before = c.store.head().await.unwrap();
     c.server.ensure_bootstrap().await.unwrap();
     assert_eq!(c.store.head().await.unwrap(), before, "a second bootstrap writes nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_stays_taken_while_the_service_of_a_client_that_left_is_on_its_way() {
+    let carried_out = Arc::new(Semaphore::new(0));
+    let store = memory();
+    let queue = Queue { store: store.clone(), taken: Semaphore::new(0), carried_out: carried_out.clone() };
+    let store = Arc::new(Intercepted::new(store, queue));
+    let c = Arc::new(Cluster::over(store.clone()).await);
+    let wanting = |name: &str| {
+        let mut wanted = service(name, "ClusterIP");
+        wanted["spec"]["clusterIP"] = json!("127.96.0.77");
+        wanted
+    };
+    let (one, wanted) = (c.clone(), wanting("slow"));
+    let first = tokio::spawn(async move { one.post(SERVICES, wanted).await });
+    let _ = store.by().taken.acquire().await.unwrap();
+    first.abort();
+    assert!(first.await.is_err());
+    let (two, wanted) = (c.clone(), wanting("b"));
+    let second = tokio::spawn(async move { two.post(SERVICES, wanted).await });
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    carried_out.add_permits(1);
+    let refused = second.await.unwrap();
+    assert_eq!(refused.code, 422, "{}", refused.text);
+    assert!(refused.message().contains("provided IP is already allocated"), "{}", refused.message());
+    c.get(&format!("{SERVICES}/slow")).await.expect(200);
 }

@@ -1,7 +1,7 @@
 //! Functions and their revisions, as the commands read and change them.
 use crate::connect::{Connection, explain};
 use anyhow::{Result, bail};
-use client::dhow::v1alpha1::{Function, LATEST, Revision, TrafficStatus, TrafficTarget};
+use client::dhow::v1alpha1::{Function, FunctionStatus, LATEST, Revision, TrafficStatus, TrafficTarget};
 use client::kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::Value;
 use std::time::Duration;
@@ -104,10 +104,13 @@ pub(crate) async fn traffic_moved(
             let status = function.status.clone().unwrap_or_default();
             if status.observed_generation >= written.metadata.generation {
                 let (is, reason, message) = condition(&status.conditions, "Ready").unwrap_or_default();
-                if wanted_is_served(&written.spec.traffic, &status.traffic) {
+                if wanted_is_served(&written.spec.traffic, &status) {
                     return Ok(function);
                 }
-                if is == "False" && matches!(reason, "RevisionFailed" | "RevisionMissing" | "NameTaken") {
+                // One that is not wanted here may fail as it likes.
+                let named = |t: &TrafficTarget| message.starts_with(&format!("{} ", t.revision));
+                let failed = reason == "RevisionFailed" && written.spec.traffic.iter().any(named);
+                if is == "False" && (failed || matches!(reason, "RevisionMissing" | "NameTaken")) {
                     bail!("{message}; `dhow revisions {name}` shows them");
                 }
                 if reason == "ScaledToZero" {
@@ -129,19 +132,21 @@ pub(crate) async fn traffic_moved(
     }
 }
 
-/// Whether what is served is what the targets say; `latest` is left to the controller.
-fn wanted_is_served(targets: &[TrafficTarget], served: &[TrafficStatus]) -> bool {
-    if targets.is_empty() {
-        return !served.is_empty();
-    }
-    let wanted = targets.iter().filter(|t| t.percent.unwrap_or(0) > 0 || !t.headers.is_empty());
-    wanted.filter(|t| t.revision != LATEST).all(|t| {
-        served.iter().any(|s| {
-            let same = s.revision == t.revision && s.headers == t.headers;
+/// Whether what is served is what the targets say.
+fn wanted_is_served(targets: &[TrafficTarget], status: &FunctionStatus) -> bool {
+    let latest = status.latest_ready_revision.as_deref();
+    let everything =
+        [TrafficTarget { revision: LATEST.into(), percent: Some(100), ..TrafficTarget::default() }];
+    let targets = if targets.is_empty() { &everything[..] } else { targets };
+    let mut wanted = targets.iter().filter(|t| t.percent.unwrap_or(0) > 0 || !t.headers.is_empty());
+    wanted.all(|t| {
+        let revision = if t.revision == LATEST { latest } else { Some(t.revision.as_str()) };
+        status.traffic.iter().any(|s| {
+            let same = Some(s.revision.as_str()) == revision && s.headers == t.headers;
             // `latest` may add to a revision's own share.
             same && s.percent >= t.percent.unwrap_or(0)
         })
-    }) && !served.is_empty()
+    })
 }
 
 #[cfg(test)]
@@ -173,11 +178,18 @@ mod tests {
             percent,
             ..TrafficStatus::default()
         };
-        assert!(!wanted_is_served(&[], &[]));
-        assert!(wanted_is_served(&[], &[share("a", 100)]));
-        let split = [target("a", 90), target("b", 10)];
-        assert!(!wanted_is_served(&split, &[share("a", 100)]));
-        assert!(wanted_is_served(&split, &[share("a", 90), share("b", 10)]));
+        let status = |traffic: &[TrafficStatus]| FunctionStatus {
+            latest_ready_revision: Some("b".into()),
+            traffic: traffic.to_vec(),
+            ..FunctionStatus::default()
+        };
+        assert!(!wanted_is_served(&[], &status(&[])));
+        assert!(!wanted_is_served(&[], &status(&[share("a", 100)])), "the newest is still being started");
+        assert!(wanted_is_served(&[], &status(&[share("b", 100)])));
+        for split in [[target("a", 90), target("b", 10)], [target("a", 90), target("latest", 10)]] {
+            assert!(!wanted_is_served(&split, &status(&[share("a", 100)])));
+            assert!(wanted_is_served(&split, &status(&[share("a", 90), share("b", 10)])));
+        }
         assert_eq!(shares(&[share("a", 90), share("b", 10)]), "a 90 %, b 10 %");
     }
 }

@@ -19,16 +19,18 @@ mod trouble;
 use crate::context::Context;
 use crate::error::{Doing, Error};
 use crate::owner;
-use crate::reconcile::{Outcome, feed, object, own_key, work};
+use crate::reconcile::{Outcome, feed, feed_own, object, work};
 use client::dhow::v1alpha1::{Function, Revision};
 use client::k8s_openapi::NamespaceResourceScope;
 use client::k8s_openapi::api::apps::v1::Deployment;
-use client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use client::k8s_openapi::api::core::v1::{Pod, Service};
+use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use client::kube::Resource;
 use client::kube::api::{Api, DeleteParams, ListParams, PostParams, Preconditions, PropagationPolicy};
-use client::{Change, EventType, Informer, Object, ObjectKey};
+use client::{Change, EventType, Informer, Object, ObjectKey, SERVICE_NAME};
 use names::{FUNCTION, REVISION, revision_number, revision_prefix};
+pub(crate) use objects::PORT_NAME;
 use objects::Step;
 use plan::{Observed, Plan, RevisionPlan, World};
 use serde::Serialize;
@@ -45,8 +47,7 @@ struct Controller {
     revisions: Informer<Revision>,
     deployments: Informer<Deployment>,
     services: Informer<Service>,
-    /// Written after the EndpointSlices of the same Service, and found by its name.
-    endpoints: Informer<Endpoints>,
+    slices: Informer<EndpointSlice>,
     pods: Informer<Pod>,
 }
 
@@ -57,24 +58,24 @@ pub(crate) async fn run(ctx: Context) {
         revisions: ctx.informer(),
         deployments: ctx.informer(),
         services: ctx.informer(),
-        endpoints: ctx.informer(),
+        slices: ctx.informer(),
         pods: ctx.informer(),
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    let functions = feed(c.functions.clone(), queue.clone(), own_key);
+    let functions = feed_own(c.functions.clone(), queue.clone());
     let revisions = feed(c.revisions.clone(), queue.clone(), |change| c.function_of(change));
     let deployments = feed(c.deployments.clone(), queue.clone(), |change| c.function_of(change));
     let services = feed(c.services.clone(), queue.clone(), |change| c.function_of(change));
-    let endpoints = feed(c.endpoints.clone(), queue.clone(), |change| c.function_of(change));
+    let slices = feed(c.slices.clone(), queue.clone(), |change| c.function_of(change));
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.function_of(change));
     let workers = async {
         let own = c.functions.synced().await && c.revisions.synced().await && c.deployments.synced().await;
-        if own && c.services.synced().await && c.endpoints.synced().await && c.pods.synced().await {
+        if own && c.services.synced().await && c.slices.synced().await && c.pods.synced().await {
             work("function", &queue, WORKERS, |key| c.sync_function(key)).await;
         }
     };
-    tokio::join!(functions, revisions, deployments, services, endpoints, pods, workers);
+    tokio::join!(functions, revisions, deployments, services, slices, pods, workers);
 }
 
 /// A revision and what there is of it, as the informers hold it.
@@ -82,23 +83,32 @@ struct Held {
     revision: Arc<Revision>,
     deployment: Option<Arc<Deployment>>,
     service: Option<Arc<Service>>,
-    endpoints: Option<Arc<Endpoints>>,
+    /// Whether its Service leads to a ready pod.
+    has_endpoints: bool,
     pods: Vec<Arc<Pod>>,
 }
 
 impl Held {
     fn observed(&self) -> Observed<'_> {
-        let subsets = self.endpoints.as_ref().and_then(|e| e.subsets.as_deref()).unwrap_or_default();
         let name = self.revision.metadata.name.as_deref();
         let own = |p: &&Arc<Pod>| label(&p.metadata, REVISION) == name;
         Observed {
             revision: &self.revision,
             deployment: self.deployment.as_deref(),
             service: self.service.as_deref(),
-            has_endpoints: subsets.iter().any(|s| s.addresses.as_ref().is_some_and(|a| !a.is_empty())),
+            has_endpoints: self.has_endpoints,
             trouble: trouble::compute_trouble(self.pods.iter().filter(own).map(|p| &**p)),
         }
     }
+}
+
+/// Whether one of the slices is of the Service and has a ready endpoint. Slices are named after their Service.
+fn leads_somewhere(slices: &[Arc<EndpointSlice>], service: &str) -> bool {
+    let ready = |s: &EndpointSlice| {
+        let mut endpoints = s.endpoints.iter().flatten();
+        endpoints.any(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
+    };
+    slices.iter().any(|s| label(&s.metadata, SERVICE_NAME) == Some(service) && ready(s))
 }
 
 fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -141,7 +151,10 @@ impl Controller {
         Held {
             deployment,
             service: self.services.get(namespace, &name),
-            endpoints: self.endpoints.get(namespace, &name),
+            has_endpoints: leads_somewhere(
+                &self.slices.list_with_prefix(namespace, &format!("{name}-")),
+                &name,
+            ),
             pods,
             revision,
         }

@@ -28,7 +28,8 @@ const CONFIG: &str = "config.dhow.dev/function";
 const KEYVALUE: &str = "keyvalue.dhow.dev/function";
 /// Its name stands in the two annotations above.
 const CONTAINER: &str = "function";
-const PORT_NAME: &str = "http";
+/// The port of a function's Services.
+pub(crate) const PORT_NAME: &str = "http";
 
 /// What is to be done about one object.
 #[derive(Clone, Debug, Default, PartialEq)]

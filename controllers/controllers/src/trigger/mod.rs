@@ -10,18 +10,18 @@ mod plan;
 
 use crate::context::Context;
 use crate::error::{Doing, Error};
-use crate::reconcile::{Outcome, feed, own_key, work};
+use crate::function::PORT_NAME;
+use crate::reconcile::{Outcome, feed_own, work};
 use call::{Call, Caller, TcpCaller};
 use client::dhow::v1alpha1::{CronTrigger, Function, FunctionStatus, Trigger, TriggerStatus};
-use client::k8s_openapi::api::core::v1::Endpoints;
+use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use client::kube::api::{Api, PostParams};
-use client::{EventType, Informer, ObjectKey, WorkQueue};
+use client::{EventType, Informer, ObjectKey, ServiceEndpoints, WorkQueue};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use plan::Known;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -42,7 +42,7 @@ type TriggerKey = (ObjectKey, String);
 struct Controller {
     ctx: Context,
     functions: Informer<Function>,
-    endpoints: Informer<Endpoints>,
+    slices: Informer<EndpointSlice>,
     caller: Arc<dyn Caller>,
     queue: WorkQueue<ObjectKey>,
     /// Calls under way; cancelling a token ends its call.
@@ -61,7 +61,7 @@ async fn run_with(ctx: Context, caller: Arc<dyn Caller>) {
     let queue = ctx.queue::<ObjectKey>();
     let c = Arc::new(Controller {
         functions: ctx.informer(),
-        endpoints: ctx.informer(),
+        slices: ctx.informer(),
         caller,
         queue: queue.clone(),
         active: Mutex::default(),
@@ -69,9 +69,9 @@ async fn run_with(ctx: Context, caller: Arc<dyn Caller>) {
         calls: TaskTracker::new(),
         ctx,
     });
-    let functions = feed(c.functions.clone(), queue.clone(), own_key);
+    let functions = feed_own(c.functions.clone(), queue.clone());
     let workers = async {
-        if c.functions.synced().await && c.endpoints.synced().await {
+        if c.functions.synced().await && c.slices.synced().await {
             work("functiontrigger", &queue, WORKERS, |key| c.clone().sync_function(key)).await;
         }
     };
@@ -218,8 +218,9 @@ impl Controller {
         let traffic = function.status.as_ref().map(|s| s.traffic.as_slice()).unwrap_or_default();
         let primary = traffic.iter().filter(|t| t.headers.is_empty()).max_by_key(|t| t.percent);
         let service = primary.map_or(key.name.as_str(), |t| t.service.as_str());
-        let endpoints = self.endpoints.get(&key.namespace, service);
-        let mut addresses = endpoints.map(|e| addresses(&e)).unwrap_or_default();
+        // Slices are named after their Service; those of another whose name begins alike are passed over.
+        let slices = self.slices.list_with_prefix(&key.namespace, &format!("{service}-"));
+        let mut addresses = ServiceEndpoints::of(&slices).addresses(&key.namespace, service, PORT_NAME);
         if !addresses.is_empty() {
             let random = usize::try_from(self.ctx.ambient.random() >> 1).unwrap_or(0);
             let first = random % addresses.len();
@@ -293,16 +294,4 @@ impl Controller {
         }
         last
     }
-}
-
-/// The ready addresses of a Service with one port.
-fn addresses(endpoints: &Endpoints) -> Vec<SocketAddr> {
-    let mut all = Vec::new();
-    for subset in endpoints.subsets.iter().flatten() {
-        let port = subset.ports.iter().flatten().next().and_then(|p| u16::try_from(p.port).ok());
-        let Some(port) = port else { continue };
-        let ips = subset.addresses.iter().flatten().filter_map(|a| a.ip.parse().ok());
-        all.extend(ips.map(|ip| SocketAddr::new(ip, port)));
-    }
-    all
 }

@@ -8,6 +8,8 @@ pub mod writer;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;
 
 use crate::observed::ObservedPod;
 use crate::probes::ProbeResults;

@@ -73,14 +73,16 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Writes `status`, no sooner than `delay` from now: what comes within that time replaces it. A later call
-    /// with a shorter delay hastens the write.
+    /// Writes `status`, no sooner than `delay` from now: what comes within that time replaces it. A later call may
+    /// hasten the write and never puts it off, so a status that changes all the time is written all the same.
     pub fn set(self: &Arc<Self>, status: Arc<core::PodStatus>, delay: Duration) {
         let mut state = self.state.lock();
         if state.gone {
             return;
         }
-        state.pending = Some((status, Instant::now() + delay));
+        let due = Instant::now() + delay;
+        let due = state.pending.as_ref().map_or(due, |(_, earlier)| due.min(*earlier));
+        state.pending = Some((status, due));
         if !state.sending {
             state.sending = true;
             let slot = self.clone();

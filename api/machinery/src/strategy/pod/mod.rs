@@ -17,7 +17,7 @@ pub(super) use scheduling::TAINT_EFFECTS;
 pub(super) use spec::template as check_template;
 pub(super) use volumes::{mounts as check_mounts, volumes as check_volumes};
 
-use super::view::{drop_field, maybe_int, section, text};
+use super::view::{drop_field, list, maybe_int, section, text};
 use super::{Strategy, check::Faults};
 use crate::resource::Resource;
 use serde_json::{Value, json};
@@ -35,6 +35,12 @@ impl Strategy for Pod {
     fn prepare_for_create(&self, obj: &mut Value) {
         admission::admit(obj);
         obj["status"] = json!({ "phase": "Pending", "qosClass": qos::class(obj) });
+        if !list(obj, "/spec/schedulingGates").is_empty() {
+            obj["status"]["conditions"] = json!([{
+                "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }]);
+        }
     }
 
     fn prepare_for_status_update(&self, new: &mut Value, old: &Value) {

@@ -86,6 +86,15 @@ fn a_rich_pod_gets_defaults_in_every_corner_and_defaulting_twice_changes_nothing
 }
 
 #[test]
+fn a_pod_behind_a_gate_says_so_from_the_start() {
+    let mut pod = minimal();
+    pod["spec"]["schedulingGates"] = json!([{"name": "example.org/quota"}]);
+    let condition = &created(pod)["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["status"]), (&json!("PodScheduled"), &json!("False")));
+    assert_eq!(condition["reason"], "SchedulingGated");
+}
+
+#[test]
 fn each_fault_is_named_with_path_and_reason() {
     type Change = Box<dyn FnOnce(&mut Value)>;
     let cases: Vec<(Change, &str)> = vec![
