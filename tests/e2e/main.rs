@@ -30,6 +30,7 @@ mod jobs;
 mod kubectl;
 mod linux;
 mod metrics;
+mod network_policy;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;

@@ -145,7 +145,7 @@ usual_patience! {
     ListContainersRequest ContainerStatusRequest UpdateContainerResourcesRequest ReopenContainerLogRequest
     ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
     ListMetricDescriptorsRequest ListPodSandboxMetricsRequest ListImagesRequest ImageStatusRequest RemoveImageRequest
-    ImageFsInfoRequest StopPodSandboxRequest
+    ImageFsInfoRequest StopPodSandboxRequest SetNetworkPolicyRequest UpdateServicesRequest
 }
 
 impl Patience for StopContainerRequest {
@@ -192,6 +192,22 @@ macro_rules! call_runtime {
                 let path = "/dhow.runtime.v1alpha1.ContainerInput/SendInput";
                 let _: SendInputResponse = self.upload(path, container_id, input).await?;
                 Ok(())
+            }
+
+            async fn set_network_policy(
+                &self,
+                request: SetNetworkPolicyRequest,
+            ) -> Result<SetNetworkPolicyResponse, Error> {
+                let patience = request.patience();
+                self.unary("/dhow.runtime.v1alpha1.PodNetwork/SetNetworkPolicy", request, patience).await
+            }
+
+            async fn update_services(
+                &self,
+                request: UpdateServicesRequest,
+            ) -> Result<UpdateServicesResponse, Error> {
+                let patience = request.patience();
+                self.unary("/dhow.runtime.v1alpha1.PodNetwork/UpdateServices", request, patience).await
             }
         }
     };

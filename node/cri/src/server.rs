@@ -24,6 +24,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let serving = tonic::transport::Server::builder()
         .add_service(InputServer { runtime: runtime.clone() })
+        .add_service(NetworkServer { runtime: runtime.clone() })
         .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
         .add_service(ImageServer { images: images.clone() })
         .add_service(ImportServer { images })
@@ -49,6 +50,11 @@ struct ImageServer {
 
 #[derive(Clone)]
 struct InputServer {
+    runtime: Arc<dyn RuntimeService>,
+}
+
+#[derive(Clone)]
+struct NetworkServer {
     runtime: Arc<dyn RuntimeService>,
 }
 
@@ -247,6 +253,29 @@ impl tower::Service<http::Request<Body>> for InputServer {
     }
 }
 
+impl tower::Service<http::Request<Body>> for NetworkServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let runtime = self.runtime.clone();
+        match request.uri().path() {
+            "/dhow.runtime.v1alpha1.PodNetwork/SetNetworkPolicy" => {
+                unary(request, move |message| async move { runtime.set_network_policy(message).await })
+            }
+            "/dhow.runtime.v1alpha1.PodNetwork/UpdateServices" => {
+                unary(request, move |message| async move { runtime.update_services(message).await })
+            }
+            _ => unknown_method(),
+        }
+    }
+}
+
 impl tonic::server::NamedService for RuntimeServer {
     const NAME: &'static str = "runtime.v1.RuntimeService";
 }
@@ -257,6 +286,10 @@ impl tonic::server::NamedService for ImageServer {
 
 impl tonic::server::NamedService for ImportServer {
     const NAME: &'static str = "dhow.runtime.v1alpha1.ImageImport";
+}
+
+impl tonic::server::NamedService for NetworkServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.PodNetwork";
 }
 
 impl tonic::server::NamedService for InputServer {

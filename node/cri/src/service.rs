@@ -152,6 +152,23 @@ pub trait RuntimeService: Send + Sync + 'static {
         Err(Error::unimplemented("SendInput"))
     }
 
+    /// Sets what a sandbox's containers may reach and be reached by. An extension of ours.
+    async fn set_network_policy(
+        &self,
+        _request: SetNetworkPolicyRequest,
+    ) -> Result<SetNetworkPolicyResponse, Error> {
+        Err(Error::unimplemented("SetNetworkPolicy"))
+    }
+
+    /// Tells where the names and addresses of Services lead. [`Error::FailedPrecondition`] when the changes are to another
+    /// version than the one known here. An extension of ours.
+    async fn update_services(
+        &self,
+        _request: UpdateServicesRequest,
+    ) -> Result<UpdateServicesResponse, Error> {
+        Err(Error::unimplemented("UpdateServices"))
+    }
+
     /// What happens from now on. By the time this returns the subscription stands: no event after is missed.
     async fn get_container_events(&self, _request: GetEventsRequest) -> Result<EventStream, Error> {
         Err(Error::unimplemented("GetContainerEvents"))
@@ -191,6 +208,18 @@ macro_rules! forward_runtime {
             }
             async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
                 (**self).send_input(container_id, input).await
+            }
+            async fn set_network_policy(
+                &self,
+                request: SetNetworkPolicyRequest,
+            ) -> Result<SetNetworkPolicyResponse, Error> {
+                (**self).set_network_policy(request).await
+            }
+            async fn update_services(
+                &self,
+                request: UpdateServicesRequest,
+            ) -> Result<UpdateServicesResponse, Error> {
+                (**self).update_services(request).await
             }
         }
     };

@@ -5,6 +5,7 @@
 use crate::container_config::{Dns, POD_UID, log_dir_name};
 use crate::mailbox::{Mailbox, reference};
 use crate::metrics::Metrics;
+use crate::networks::Networks;
 use crate::objects::ObjectReader;
 use crate::probes::Prober;
 use crate::status::writer::StatusWriter;
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) ambient: Ambient,
     pub(crate) objects: ObjectReader,
     pub(crate) services: Informer<core::Service>,
+    pub(crate) networks: Arc<Networks>,
     pub(crate) statuses: StatusWriter,
     pub(crate) dns: Dns,
     pub(crate) memory_bytes: i64,

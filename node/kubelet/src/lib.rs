@@ -11,6 +11,7 @@
 //!   API ── informer: own pods ──► agent ──► mailbox ──► worker (one a pod)
 //!   CRI ── events, lists ───────────┘                     │ observe ─► compute_pod_actions ─► carry out
 //!                                                         │ compute_pod_status ─► Slot ─► PATCH status
+//!   NetworkPolicies, Services ──► networks ─► CRI (an extension): what each sandbox may reach
 //!   probes (a task each) ──► mailbox                      ▼
 //!   node: register · status · Lease            RuntimeService / ImageService (CRI)
 //!   HTTPS server: containerLogs · images/import · pods · healthz · metrics · stats/summary
@@ -24,6 +25,7 @@ pub mod credentials;
 pub mod env;
 mod mailbox;
 pub mod metrics;
+mod networks;
 pub mod node;
 mod objects;
 mod observe;
@@ -168,6 +170,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
     let pods =
         informers.select::<core::Pod>(Selection::fields(format!("spec.nodeName={}", config.node_name)));
     let services = informers.get::<core::Service>();
+    let networks = networks::Networks::new(config.runtime.clone(), &informers, &config.cluster_domain);
     let recorder =
         Recorder::new(config.client.clone(), ambient.clone(), "kubelet", &config.node_name, shutdown.clone());
     let registry = Registry::default();
@@ -186,6 +189,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         &shutdown,
         node::lease::run(config.client.clone(), config.node_name.clone(), ambient.clone()),
     );
+    spawn(&tasks, &shutdown, networks.clone().run(informers.clone(), pods.clone()));
     if let Some(https) = config.https {
         let router = server::router(server::State {
             registry: registry.clone(),
@@ -225,6 +229,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             recorder: recorder.clone(),
             ambient,
             services,
+            networks,
             dns: Dns {
                 host: Dns::parse_resolv_conf(
                     &std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),

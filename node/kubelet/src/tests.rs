@@ -674,3 +674,46 @@ async fn the_server_serves_the_api_server_and_nobody_else() {
     assert!(text.contains("is empty"), "{text}");
     node.stop().await;
 }
+
+const POLICIES: &str = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+
+/// What the sandbox of a pod was last told of its network.
+fn told(node: &Node, pod: &str) -> Value {
+    let uid = node.pod(pod)["metadata"]["uid"].clone();
+    let sandboxes =
+        node.runtime.sandboxes_labelled(container_config::POD_UID, uid.as_str().unwrap_or_default());
+    let rules = sandboxes.first().and_then(|sandbox| node.runtime.network_policy(sandbox));
+    rules.map_or(Value::Null, |rules| serde_json::from_slice(&rules).unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn sandboxes_hear_their_rules_before_anything_runs_in_them_and_soon_after_every_change() {
+    let node = Node::start();
+    node.put_pod("web", plain("app"));
+    node.ready("web").await;
+    let calls = node.runtime.calls();
+    let at = |rpc: &str| calls.iter().position(|call| call.starts_with(rpc)).unwrap();
+    assert!(at("SetNetworkPolicy") < at("CreateContainer"), "{calls:?}");
+    assert_eq!(told(&node, "web"), json!({ "ingress": "Open", "egress": "Open" }));
+
+    let policy = json!({ "kind": "NetworkPolicy", "metadata": { "namespace": "default" }, "spec": {
+        "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{ "from": [{ "podSelector": {} }] }] } });
+    let began = Instant::now();
+    node.api.put(POLICIES, "own", policy);
+    let isolated = |n: &Node, count: usize| {
+        told(n, "web")["ingress"]["Isolated"][0]["peers"]["These"]["addresses"].as_array().map(Vec::len)
+            == Some(count)
+    };
+    node.until("the rules hold", |n| isolated(n, 1)).await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    node.put_pod("db", plain("app"));
+    node.ready("db").await;
+    node.until("the new pod is known", |n| isolated(n, 2)).await;
+
+    // What changes while no kubelet runs is told by the next one, which makes nothing anew.
+    let (api, world, dir) = node.stop().await;
+    api.remove(POLICIES, "own");
+    let node = Node::start_with(api, world, dir, |_| {});
+    node.until("all is open again", |n| told(n, "web")["ingress"] == "Open").await;
+    node.stop().await;
+}

@@ -314,6 +314,18 @@ impl Index {
         self.dirty.remove(id);
     }
 
+    /// Whether there are such subjects as [`Self::take_dirty`] gives.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Puts a subject back that was taken and could not be told.
+    pub fn mark_dirty(&mut self, id: &str) {
+        if let Some((id, _)) = self.subjects.get_key_value(id) {
+            self.dirty.insert(id.clone());
+        }
+    }
+
     /// The subjects whose rules may have changed since this was last asked.
     pub fn take_dirty(&mut self) -> BTreeSet<Arc<str>> {
         let mut dirty = std::mem::take(&mut self.dirty);

@@ -35,10 +35,33 @@ pub struct PortRange {
 
 /// A range of addresses without some ranges inside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "WrittenBlock", into = "WrittenBlock")]
 pub struct Block {
     pub cidr: IpNet,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<IpNet>,
+}
+
+/// A block as it is carried.
+#[derive(Clone, Serialize, Deserialize)]
+struct WrittenBlock {
+    cidr: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    except: Vec<String>,
+}
+
+impl From<Block> for WrittenBlock {
+    fn from(block: Block) -> Self {
+        Self { cidr: block.cidr.to_string(), except: block.except.iter().map(ToString::to_string).collect() }
+    }
+}
+
+impl TryFrom<WrittenBlock> for Block {
+    type Error = ipnet::AddrParseError;
+
+    fn try_from(written: WrittenBlock) -> Result<Self, Self::Error> {
+        let except = written.except.iter().map(|inner| inner.parse()).collect::<Result<_, _>>()?;
+        Ok(Self { cidr: written.cidr.parse()?, except })
+    }
 }
 
 impl Block {

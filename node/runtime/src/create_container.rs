@@ -213,6 +213,7 @@ impl Runtime {
             pod_ip: attachment.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |attachment| attachment.ip),
             hostname: sandbox.hostname.clone(),
             ports: plan::compute_ports(config)?,
+            network: self.inner.networks.of(&sandbox.id, &sandbox.namespace),
             network_namespace: attachment.and_then(|attachment| attachment.namespace.clone()),
             cgroup_parent: sandbox.cgroup_parent.clone(),
             annotations: plan::compute_annotations(&sandbox.annotations, &config.annotations),

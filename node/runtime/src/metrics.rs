@@ -47,6 +47,8 @@ const TIMEOUTS: Described =
     metric("dhow_container_timeouts_total", "Requests that took longer than they may");
 const EGRESS_DENIALS: Described =
     metric("dhow_container_egress_denials_total", "Connections to addresses the guest may not reach");
+const INGRESS_DENIALS: Described =
+    metric("dhow_container_ingress_denials_total", "Connections from those who may not reach the guest");
 
 const ALL: &[&Described] = &[
     &MEMORY_PEAK,
@@ -59,6 +61,7 @@ const ALL: &[&Described] = &[
     &TRAPS,
     &TIMEOUTS,
     &EGRESS_DENIALS,
+    &INGRESS_DENIALS,
 ];
 
 pub(crate) fn descriptors() -> Vec<MetricDescriptor> {
@@ -106,6 +109,7 @@ fn compute_metrics(stats: &Stats, timestamp: i64) -> Vec<Metric> {
         traps,
         timeouts,
         egress_denials,
+        ingress_denials,
     }) = stats.sandbox
     else {
         return metrics;
@@ -131,6 +135,7 @@ fn compute_metrics(stats: &Stats, timestamp: i64) -> Vec<Metric> {
         (&TRAPS, traps),
         (&TIMEOUTS, timeouts),
         (&EGRESS_DENIALS, egress_denials),
+        (&INGRESS_DENIALS, ingress_denials),
     ] {
         metrics.push(counter(described, Vec::new(), value));
     }

@@ -3,6 +3,7 @@ use crate::config::Config;
 use crate::container::{Entry, nanoseconds};
 use crate::error::OpenError;
 use crate::log::Log;
+use crate::networks::Networks;
 use crate::plan::Candidate;
 use crate::record::{ContainerRecord, ExitRecord, Records, SandboxRecord, Survive};
 use crate::state::State;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) sandboxes: Records,
     pub(crate) containers: Records,
     pub(crate) state: Mutex<State>,
+    pub(crate) networks: Networks,
     pub(crate) events: broadcast::Sender<(ContainerEventType, String, String)>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -60,6 +62,7 @@ impl Runtime {
             sandboxes,
             containers,
             state: Mutex::default(),
+            networks: Networks::default(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -13,7 +13,9 @@ impl Runtime {
             return Ok(());
         }
         self.inner.sandboxes.remove(id).map_err(from_disk("removing the sandbox's record"))?;
-        if self.inner.state.lock().sandboxes.remove(id).is_some() {
+        let removed = self.inner.state.lock().sandboxes.remove(id).is_some();
+        self.inner.networks.forget(id);
+        if removed {
             self.emit(ContainerEventType::Deleted, id, id);
         }
         Ok(())

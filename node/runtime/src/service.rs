@@ -239,6 +239,17 @@ impl RuntimeService for Runtime {
         Ok(self.events())
     }
 
+    async fn set_network_policy(
+        &self,
+        request: SetNetworkPolicyRequest,
+    ) -> Result<SetNetworkPolicyResponse, Error> {
+        self.take_rules(&request)
+    }
+
+    async fn update_services(&self, request: UpdateServicesRequest) -> Result<UpdateServicesResponse, Error> {
+        self.take_services(&request)
+    }
+
     async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
         self.feed(&container_id, input).await
     }

@@ -21,11 +21,13 @@ use crate::limits::{MAX_EXEC_TIME, MAX_EXECS};
 use crate::listener::bind;
 use crate::log_rate::LogRate;
 use crate::meter::Meter;
-use crate::outbound::{Outbound, Policy};
+use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
+use crate::reach::{Ranges, Reach};
 use crate::stdio::GuestOutput;
 use async_trait::async_trait;
 use futures::FutureExt;
+use network_policy::{EGRESS_ANNOTATION, HostList};
 use parking_lot::Mutex;
 use shim::{Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, Exit, Input, Output, Stats, Stream};
 use std::net::SocketAddr;
@@ -85,6 +87,7 @@ impl WasmContainer {
     ) -> Result<Arc<Self>, Error> {
         let settings = Settings::from_annotations(&spec.annotations)?;
         let rate = LogRate::from_annotations(&spec.annotations)?;
+        let hosts = host_list(&spec)?;
         let views_dir = spec.state_dir.join("views");
         let (mounts, views) = (spec.mounts.clone(), views_dir.clone());
         let preopens = tokio::task::spawn_blocking(move || apply_preopens(&mounts, &views))
@@ -97,11 +100,15 @@ impl WasmContainer {
             }
         };
         let tasks = TaskTracker::new();
-        let policy = Policy { pod_ip: spec.pod_ip, reachable_loopback: config.reachable_loopback.clone() };
         let figures = Arc::new(Figures::default());
+        let ranges = Ranges {
+            reachable_loopback: config.reachable_loopback.clone(),
+            services: config.service_ranges.clone(),
+        };
+        let reach = Reach::new(spec.pod_ip, ranges, spec.network.clone(), hosts, figures.clone());
         let output = |stream| GuestOutput::new(spec.output.clone(), stream, rate.clone());
         let executor = Owned { tasks: tasks.clone(), kill: kill.clone() };
-        let outbound = Outbound::new(policy, executor.clone(), figures.clone());
+        let outbound = Outbound::new(Arc::new(reach), executor.clone());
         let (namespace, container) = names(&spec.display_name);
         let wanted = Wanted {
             namespace,
@@ -185,6 +192,12 @@ impl WasmContainer {
         };
         self.tasks.spawn_on(life, self.host.guests.handle());
     }
+}
+
+/// The hosts the pod may call; `None` without the annotation.
+fn host_list(spec: &ContainerSpec) -> Result<Option<HostList>, Error> {
+    let Some(text) = spec.annotations.get(EGRESS_ANNOTATION) else { return Ok(None) };
+    text.parse().map(Some).map_err(|e| Error::InvalidSpec(format!("annotation {EGRESS_ANNOTATION}: {e}")))
 }
 
 #[async_trait]

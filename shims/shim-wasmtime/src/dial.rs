@@ -2,10 +2,9 @@
 //!
 //! A machine with an IPv6 address and no route is common: addresses of the second family are tried as well when those of
 //! the first have not answered after [`SECOND_FAMILY_DELAY`] (RFC 8305's idea with one step).
-use crate::figures::Figures;
 use crate::limits::CONNECT_TIMEOUT;
-use crate::outbound::Policy;
-use crate::sockets::{plan_destination, plan_source};
+use crate::reach::{Reach, Refused};
+use crate::sockets::plan_source;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use std::future::Future;
@@ -23,11 +22,11 @@ const SECOND_FAMILY_DELAY: Duration = Duration::from_millis(250);
 
 /// One container's.
 #[derive(Clone)]
-pub(crate) struct Dialer(Arc<Policy>, Arc<Figures>);
+pub(crate) struct Dialer(Arc<Reach>);
 
 impl Dialer {
-    pub(crate) fn new(policy: Arc<Policy>, figures: Arc<Figures>) -> Self {
-        Self(policy, figures)
+    pub(crate) fn new(reach: Arc<Reach>) -> Self {
+        Self(reach)
     }
 }
 
@@ -41,30 +40,29 @@ impl tower::Service<Uri> for Dialer {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (policy, figures) = (self.0.clone(), self.1.clone());
+        let reach = self.0.clone();
         Box::pin(async move {
-            let connecting = dial(&policy, &figures, &uri);
+            let connecting = dial(&reach, &uri);
             let connected = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
             connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(TokioIo::new)
         })
     }
 }
 
-async fn dial(policy: &Policy, figures: &Figures, uri: &Uri) -> io::Result<TcpStream> {
+async fn dial(reach: &Reach, uri: &Uri) -> io::Result<TcpStream> {
     let host = uri.host().ok_or(io::ErrorKind::InvalidInput)?;
-    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let addresses = resolve(policy, figures, host, uri.port_u16().unwrap_or(usual)).await?;
+    let addresses = reach.destinations(host, port_of(uri)).await?;
     let first_family = addresses.first().is_some_and(SocketAddr::is_ipv4);
     let (first, second): (Vec<_>, Vec<_>) =
         addresses.into_iter().partition(|address| address.is_ipv4() == first_family);
     if second.is_empty() {
-        return try_each(policy, &first).await;
+        return try_each(reach, &first).await;
     }
     let later = async {
         tokio::time::sleep(SECOND_FAMILY_DELAY).await;
-        try_each(policy, &second).await
+        try_each(reach, &second).await
     };
-    let trying = futures::future::select(Box::pin(try_each(policy, &first)), Box::pin(later)).await;
+    let trying = futures::future::select(Box::pin(try_each(reach, &first)), Box::pin(later)).await;
     match trying {
         futures::future::Either::Left((Err(_), later)) => later.await,
         futures::future::Either::Right((Err(_), first)) => first.await,
@@ -74,29 +72,29 @@ async fn dial(policy: &Policy, figures: &Figures, uri: &Uri) -> io::Result<TcpSt
     }
 }
 
-/// The addresses of a name that the policy permits.
-async fn resolve(policy: &Policy, figures: &Figures, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(address) => vec![plan_destination(policy.pod_ip, SocketAddr::new(address, port))],
-        Err(_) if host.eq_ignore_ascii_case("localhost") => vec![SocketAddr::new(policy.pod_ip, port)],
-        Err(_) => tokio::net::lookup_host((host, port))
-            .await
-            .map_err(|e| io::Error::new(io::ErrorKind::NotFound, e.to_string()))?
-            .collect(),
-    };
-    let permitted: Vec<SocketAddr> = found.into_iter().filter(|a| policy.permits(a.ip())).collect();
-    if permitted.is_empty() {
-        figures.egress_denied();
-        let why = format!("{host} has no address that guests may reach");
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
-    }
-    Ok(permitted)
+/// The port a request goes to.
+pub(crate) fn port_of(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
 }
 
-async fn try_each(policy: &Policy, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+/// A refusal as an error of the system's, whose kind tells it on the other side of the HTTP client.
+impl From<Refused> for io::Error {
+    fn from(why: Refused) -> Self {
+        let (kind, text) = match why {
+            Refused::Host => (io::ErrorKind::PermissionDenied, "the host is not on the pod's list"),
+            Refused::Address => (io::ErrorKind::PermissionDenied, "it has no address that may be reached"),
+            Refused::NoEndpoint => (io::ErrorKind::ConnectionRefused, "the service has no endpoint"),
+            Refused::Unknown => (io::ErrorKind::NotFound, "the name is not known"),
+        };
+        Self::new(kind, text)
+    }
+}
+
+/// Connects to the first that answers.
+pub(crate) async fn try_each(reach: &Reach, addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        match connect(policy.pod_ip, *address).await {
+        match connect(reach.pod_ip, *address).await {
             Ok(stream) => return Ok(stream),
             Err(e) => last = e,
         }

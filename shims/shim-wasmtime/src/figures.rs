@@ -21,6 +21,7 @@ pub(crate) struct Figures {
     traps: AtomicU64,
     timeouts: AtomicU64,
     egress_denials: AtomicU64,
+    ingress_denials: AtomicU64,
 }
 
 /// One instance, as long as it lives. Each store holds one.
@@ -68,6 +69,10 @@ impl Figures {
         self.timeouts.fetch_add(1, Relaxed);
     }
 
+    pub(crate) fn ingress_denied(&self) {
+        self.ingress_denials.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn egress_denied(&self) {
         self.egress_denials.fetch_add(1, Relaxed);
     }
@@ -80,6 +85,7 @@ impl Figures {
             traps: self.traps.load(Relaxed),
             timeouts: self.timeouts.load(Relaxed),
             egress_denials: self.egress_denials.load(Relaxed),
+            ingress_denials: self.ingress_denials.load(Relaxed),
             durations: Durations {
                 sum_nanoseconds: self.duration_nanoseconds.load(Relaxed),
                 ..Durations::default()

@@ -7,8 +7,10 @@ use crate::limits::{HOSTCALL_BYTES, MAX_RANDOM_BYTES, MAX_RESOURCES};
 use crate::meter::{Meter, note_interruption};
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
+use crate::reach::Reach;
 use crate::sockets::PodSockets;
 use crate::stdio::{GuestInput, GuestOutput};
+use network_policy::Protocol;
 use shim::{Input, Output};
 use std::any::Any;
 use std::sync::Arc;
@@ -52,6 +54,11 @@ pub(crate) struct ComponentState {
 }
 
 impl ComponentState {
+    /// What its pod may reach.
+    pub(crate) fn reach(&self) -> &Arc<Reach> {
+        self.hooks.0.reach()
+    }
+
     /// What a call of a capability reaches.
     pub(crate) fn access(&mut self) -> Access<'_> {
         Access { granted: &self.granted, stderr: &self.stderr, table: &mut self.table }
@@ -169,7 +176,7 @@ impl Guest {
             descriptors: StoreDescriptors::new(self.descriptors.clone()),
             granted: self.granted.clone(),
             stderr: self.stderr.clone(),
-            pod: PodSockets::new(self.outbound.pod_ip()),
+            pod: PodSockets::new(self.outbound.reach().pod_ip),
         };
         let mut store = Store::new(engine, state);
         store.set_hostcall_fuel(HOSTCALL_BYTES);
@@ -206,14 +213,21 @@ impl Guest {
             let access = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
             wasi.preopened_dir(&preopen.host, &preopen.guest, access)?;
         }
-        let outbound = self.outbound.clone();
+        let reach = self.outbound.reach().clone();
         wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true).socket_addr_check(
             move |address, usage| {
                 let permitted = match usage {
-                    SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => outbound.may_bind(address),
-                    SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => outbound.may_reach(address.ip()),
-                    SocketAddrUse::TcpListen => outbound.may_listen(address),
-                    SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => true,
+                    SocketAddrUse::TcpBind => reach.may_bind(address),
+                    SocketAddrUse::UdpBind => {
+                        // Port 0 is a client's.
+                        let noted = address.port() == 0 || reach.listens(Protocol::Udp, address.port());
+                        noted && reach.may_bind(address)
+                    }
+                    SocketAddrUse::TcpListen => reach.may_listen(address),
+                    SocketAddrUse::TcpConnect => reach.may_connect(address),
+                    SocketAddrUse::UdpSend => reach.may_send(address),
+                    SocketAddrUse::TcpAccept => reach.admits_socket(address, Protocol::Tcp),
+                    SocketAddrUse::UdpReceive => reach.admits_socket(address, Protocol::Udp),
                 };
                 Box::pin(std::future::ready(permitted))
             },

@@ -32,10 +32,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use network_policy::Protocol;
 use shim::Error;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
@@ -192,11 +194,14 @@ impl Server {
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        let port = listener.local_addr().map_or(0, |own| own.port());
         // The semaphore is never closed: an error would mean that there is nothing left to serve.
         while let Ok(permit) = self.connections.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    self.tasks.spawn(self.clone().connection(stream, permit));
+                // Closed at once: who may not come learns nothing, and costs nothing more.
+                Ok((stream, peer)) if !self.admits(peer, port) => drop(stream),
+                Ok((stream, peer)) => {
+                    self.tasks.spawn(self.clone().connection(stream, peer, port, permit));
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, "accepting a connection failed");
@@ -206,7 +211,30 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    /// Whether the pod's rules admit a connection.
+    fn admits(&self, peer: SocketAddr, port: u16) -> bool {
+        self.guest.outbound.reach().admits(peer.ip(), Protocol::Tcp, port)
+    }
+
+    /// Waits until the pod's rules are such that a connection would not be admitted any more.
+    async fn refused(&self, peer: SocketAddr, port: u16) {
+        let mut network = self.guest.outbound.reach().network();
+        loop {
+            network.rules.mark_unchanged();
+            if !self.admits(peer, port) {
+                return;
+            }
+            network.rules_changed().await;
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        port: u16,
+        _permit: OwnedSemaphorePermit,
+    ) {
         let _ = stream.set_nodelay(true);
         set_send_timeout(&stream);
         let asked = AtomicBool::new(false);
@@ -218,7 +246,7 @@ impl Server {
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         // In a set, they are looked at when one of them has happened, and not with every byte of the connection.
         let mut signals = FuturesUnordered::new();
-        signals.push(self.signal(true, true));
+        signals.push(self.signal(true, true, peer, port));
         loop {
             let signal = tokio::select! {
                 biased;
@@ -236,17 +264,18 @@ impl Server {
                 Signal::Stop | Signal::Silence if idle => return,
                 Signal::Stop => {
                     connection.as_mut().graceful_shutdown();
-                    signals.push(self.signal(false, false));
+                    signals.push(self.signal(false, false, peer, port));
                 }
-                Signal::Silence => signals.push(self.signal(true, false)),
+                Signal::Silence => signals.push(self.signal(true, false, peer, port)),
             }
         }
     }
 
     /// The next thing a connection must know of.
-    async fn signal(&self, stop: bool, silence: bool) -> Signal {
+    async fn signal(&self, stop: bool, silence: bool, peer: SocketAddr, port: u16) -> Signal {
         tokio::select! {
             () = self.kill.cancelled() => Signal::Kill,
+            () = self.refused(peer, port) => Signal::Kill,
             () = self.stop.cancelled(), if stop => Signal::Stop,
             () = tokio::time::sleep(FIRST_REQUEST_TIMEOUT), if silence => Signal::Silence,
         }

@@ -7,7 +7,7 @@
 //!
 //! Invariant: no guest can hold a thread, a byte or a socket beyond its limits. It is interrupted every
 //! [`limits::EPOCH_TICK`], its memory is counted before it grows, its requests and connections are bounded, and
-//! what it may connect to is decided after the name was resolved. An http container holds no instance
+//! what it may connect to, and who may connect to it, follows the pod's rules, after the name was resolved. An http container holds no instance
 //! [`limits::REUSE_IDLE`] after its last request, and a process without wasm containers has not even built the engine.
 //!
 //! ```text
@@ -45,6 +45,7 @@ mod meter;
 mod offers;
 mod outbound;
 mod preopen;
+mod reach;
 mod request_body;
 mod sealed;
 mod sockets;
@@ -71,6 +72,9 @@ pub struct Config {
     /// The parts of 127.0.0.0/8 that guests may connect to: the pods' and services' addresses of a cluster that
     /// lives on one machine. All other loopback addresses belong to the node and are refused.
     pub reachable_loopback: Vec<(Ipv4Addr, u8)>,
+    /// Those of Services. Once Services are known, connections to them are led to their endpoints, and no other of these
+    /// addresses is reached.
+    pub service_ranges: Vec<(Ipv4Addr, u8)>,
     /// The command that runs [`compile_main`], to which file, digest and place are added: in the product this very
     /// binary and `internal-wasm-compile`. Empty: programs are compiled in this process.
     pub compiler: Vec<OsString>,
@@ -95,6 +99,7 @@ impl Config {
             cache_dir,
             now,
             reachable_loopback: vec![(Ipv4Addr::new(127, 42, 0, 0), 16), (Ipv4Addr::new(127, 96, 0, 0), 16)],
+            service_ranges: vec![(Ipv4Addr::new(127, 96, 0, 0), 16)],
             compiler: Vec::new(),
             max_instances: limits::MAX_INSTANCES,
         }

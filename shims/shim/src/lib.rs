@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub mod fake;
+mod network;
+
+pub use network::Network;
 
 /// What an image turned out to be once it lies on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +122,8 @@ pub struct ContainerSpec {
     /// TCP ports the container declares, in order. A wasi:http component is served on the first, or on
     /// [`DEFAULT_HTTP_PORT`].
     pub ports: Vec<u16>,
+    /// What the pod may reach and be reached by. A shim that shares the node's network cannot enforce it.
+    pub network: Network,
     /// The pod's network namespace; `None` shares the node's.
     pub network_namespace: Option<PathBuf>,
     /// Below which cgroup a Linux container goes: `/dhow/pod<uid>`.
@@ -174,6 +179,8 @@ pub struct SandboxStats {
     pub timeouts: u64,
     /// Connections and requests to an address that the guest may not reach.
     pub egress_denials: u64,
+    /// Connections that were refused because of who asked for them.
+    pub ingress_denials: u64,
 }
 
 impl SandboxStats {

@@ -2,6 +2,7 @@
 use super::cluster::{Cluster, Options};
 use super::registry::{PASSWORD, Registry};
 use super::{command, environment};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
@@ -12,6 +13,8 @@ pub struct World {
     /// The one with TLS and a password.
     pub secure: Registry,
     busybox: Mutex<Option<String>>,
+    /// Samples that only some tests need.
+    pushed: Mutex<BTreeSet<String>>,
 }
 
 /// The shared world, made by the first who asks. It is not dropped: the guards end it with this process.
@@ -37,12 +40,22 @@ impl World {
         }
         let login = secure.credentials(cluster.folder(), PASSWORD);
         push(&cluster, "hello-cli", &secure, &[("DOCKER_CONFIG", login)])?;
-        Ok(Self { cluster, registry, secure, busybox: Mutex::new(None) })
+        Ok(Self { cluster, registry, secure, busybox: Mutex::new(None), pushed: Mutex::default() })
     }
 
     /// The reference of a sample in the plain registry.
     pub fn image(&self, name: &str) -> String {
         self.registry.reference(&format!("samples/{name}:v1"))
+    }
+
+    /// The reference of a sample that is pushed when the first test asks for it.
+    pub fn pushed(&self, name: &str) -> String {
+        let mut pushed = self.pushed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !pushed.contains(name) {
+            push(&self.cluster, name, &self.registry, &[]).expect("the sample is pushed");
+            pushed.insert(name.to_owned());
+        }
+        self.image(name)
     }
 
     /// A Linux image: busybox with its applets, made by umoci and pushed by skopeo.

@@ -34,6 +34,7 @@ enum Recipe {
 
 const GUESTS: &[(&str, Recipe)] = &[
     ("hello-http", Recipe::RustComponent),
+    ("fetch", Recipe::RustComponent),
     ("hello-cli", Recipe::RustCommand),
     ("hello-wat", Recipe::Text),
     ("hello-p3", Recipe::Text),

@@ -113,6 +113,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     wasm.compiler = vec![program.clone(), "internal-wasm-compile".into()];
     wasm.reachable_loopback =
         loopback_ranges(&[&args.flags.pod_cidr, &args.flags.service_cluster_ip_range.to_string()]);
+    wasm.service_ranges = loopback_ranges(&[&args.flags.service_cluster_ip_range.to_string()]);
     let wasm = WasmtimeShim::new(wasm, shutdown.clone());
     let monitor = vec![program, "internal-shim-monitor".into()];
     let linux = OciShim::new(

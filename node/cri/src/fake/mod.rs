@@ -137,6 +137,18 @@ impl FakeRuntime {
         self.inner.state.lock().add_image(image);
     }
 
+    /// The ids of sandboxes with this label.
+    pub fn sandboxes_labelled(&self, key: &str, value: &str) -> Vec<String> {
+        let state = self.inner.state.lock();
+        let labelled = |sandbox: &state::Sandbox| sandbox.config.labels.get(key).is_some_and(|v| v == value);
+        state.sandboxes.iter().filter(|(_, sandbox)| labelled(sandbox)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// What a sandbox was last told of its network.
+    pub fn network_policy(&self, sandbox: &str) -> Option<Vec<u8>> {
+        self.inner.state.lock().rules.get(sandbox).cloned()
+    }
+
     /// The ids of containers that run.
     pub fn running(&self) -> Vec<String> {
         self.inner.state.lock().running()

@@ -486,6 +486,28 @@ impl RuntimeService for FakeRuntime {
         Ok(ListPodSandboxMetricsResponse { pod_metrics })
     }
 
+    async fn set_network_policy(
+        &self,
+        request: SetNetworkPolicyRequest,
+    ) -> Result<SetNetworkPolicyResponse, Error> {
+        self.inner.called("SetNetworkPolicy", &request.pod_sandbox_id)?;
+        let mut state = self.inner.state.lock();
+        state.sandbox(&request.pod_sandbox_id)?;
+        state.rules.insert(request.pod_sandbox_id, request.rules);
+        Ok(SetNetworkPolicyResponse { services_version: state.services.as_ref().map_or(0, |told| told.to) })
+    }
+
+    async fn update_services(&self, request: UpdateServicesRequest) -> Result<UpdateServicesResponse, Error> {
+        self.inner.called("UpdateServices", "")?;
+        let mut state = self.inner.state.lock();
+        let version = state.services.as_ref().map_or(0, |told| told.to);
+        if request.from != 0 && request.from != version {
+            return Err(Error::FailedPrecondition(format!("version {version} is known")));
+        }
+        state.services = Some(request);
+        Ok(UpdateServicesResponse {})
+    }
+
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {
         self.inner.called("GetContainerEvents", "")?;
         let receiver = self.inner.events.subscribe();

@@ -13,6 +13,10 @@ pub(super) struct State {
     pub(super) containers: BTreeMap<String, Held>,
     /// Reference → id.
     pub(super) images: BTreeMap<String, String>,
+    /// What sandboxes were last told of their network.
+    pub(super) rules: BTreeMap<String, Vec<u8>>,
+    /// What was last told of Services.
+    pub(super) services: Option<UpdateServicesRequest>,
 }
 
 pub(super) struct Sandbox {

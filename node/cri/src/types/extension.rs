@@ -1,5 +1,5 @@
 //! Extensions of ours (`dhow.runtime.v1alpha1`): putting a wasm file into the image store without a registry, and
-//! feeding a container's standard input.
+//! feeding a container's standard input; what pods may reach and be reached by.
 
 /// A piece of what is sent upwards; the first carries what it is for too: the reference of an image to be, or the
 /// id of a container.
@@ -28,3 +28,43 @@ pub struct ImportImageResponse {
 /// The input has been written.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SendInputResponse {}
+
+/// What a sandbox's containers may reach and be reached by from now on. Without it all is open.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetNetworkPolicyRequest {
+    #[prost(string, tag = "1")]
+    pub pod_sandbox_id: String,
+    /// `network_policy::Rules` as JSON: whoever only carries them need not know them.
+    #[prost(bytes = "vec", tag = "2")]
+    pub rules: Vec<u8>,
+}
+
+/// The rules hold.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SetNetworkPolicyResponse {
+    /// The last [`UpdateServicesRequest::to`]; 0 when there was none.
+    #[prost(uint64, tag = "1")]
+    pub services_version: u64,
+}
+
+/// Where the names and addresses of Services lead, for all sandboxes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateServicesRequest {
+    /// The version these are changes to; 0: all there is, in place of what was known.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    /// Those that are new or changed: a list of `network_policy::Service` as JSON.
+    #[prost(bytes = "vec", tag = "3")]
+    pub services: Vec<u8>,
+    /// Those that are gone: a list of namespace and name as JSON.
+    #[prost(bytes = "vec", tag = "4")]
+    pub removed: Vec<u8>,
+    /// Such as `cluster.local`.
+    #[prost(string, tag = "5")]
+    pub cluster_domain: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct UpdateServicesResponse {}

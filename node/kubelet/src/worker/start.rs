@@ -139,6 +139,8 @@ impl Worker {
                 let Some(sandbox) = self.observed.ready_sandbox().map(|s| s.id.clone()) else {
                     return Err(SyncError::Setup("the sandbox is gone".into()));
                 };
+                // Nothing runs in a sandbox that has not heard what it may reach.
+                shared.networks.deliver(&self.pod, &sandbox).await?;
                 let attempt = self.observed.sandbox().map_or(0, |s| s.attempt);
                 let request = cri::CreateContainerRequest {
                     pod_sandbox_id: sandbox,

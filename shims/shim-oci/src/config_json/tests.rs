@@ -24,6 +24,7 @@ fn spec() -> ContainerSpec {
         pod_ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         hostname: "pod".into(),
         ports: Vec::new(),
+        network: shim::Network::default(),
         network_namespace: None,
         cgroup_parent: "/dhow/pod1".into(),
         annotations: Default::default(),

@@ -94,6 +94,7 @@ impl World {
             pod_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             hostname: "pod".into(),
             ports: Vec::new(),
+            network: shim::Network::default(),
             network_namespace: None,
             cgroup_parent: format!("/dhow-test/pod{unique}"),
             annotations: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! wasi:sockets as a pod's guest sees them: its only address is the pod's.
 //!
-//! wasmtime asks before each use of an address ([`crate::outbound`] answers), but uses the one the guest named. So the few
+//! wasmtime asks before each use of an address ([`crate::reach`] answers), but uses the one the guest named. So the few
 //! functions that take an address are replaced by ones that put another in its place and call wasmtime's own.
 //!
 //! | the guest names | what happens |
@@ -9,17 +9,20 @@
 //! | bind to 127.0.0.1 or ::1 | the pod's address is bound, and only what comes from it gets in |
 //! | connect, send to 127.0.0.1 or ::1 | the pod's address: its containers share it |
 //! | connect without a bind | the source is the pod's address, so that the other side can tell who calls |
+//! | connect to a Service's address | one of its endpoints |
+//! | the name of a Service | its address |
 //!
 //! Invariant: no guest's socket is ever bound to an address of the node. A pod address of 127.0.0.0/8 cannot be the source
 //! of what leaves the machine; there the kernel chooses, and a datagram socket, which is bound before it is known where it
 //! will send to, reaches this machine's pods and services only.
 //!
 //! A socket of the other family has no pod address to be bound to, and is refused.
+mod lookup;
 mod p2;
 mod p3;
 
 use crate::guest::ComponentState;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use wasmtime::component::Linker;
 
@@ -30,6 +33,8 @@ pub(crate) struct PodSockets {
     inward: HashSet<u32>,
     /// The incoming streams of those that take datagrams.
     inward_streams: HashSet<u32>,
+    /// The name each open lookup is of.
+    lookups: HashMap<u32, String>,
 }
 
 /// What to bind in place of what was asked for.
@@ -75,7 +80,7 @@ fn is_localhost(ip: IpAddr) -> bool {
 
 impl PodSockets {
     pub(crate) fn new(pod_ip: IpAddr) -> Self {
-        Self { pod_ip, inward: HashSet::new(), inward_streams: HashSet::new() }
+        Self { pod_ip, inward: HashSet::new(), inward_streams: HashSet::new(), lookups: HashMap::new() }
     }
 
     /// Remembers what `socket` was bound as. A number may have been another socket's before.
@@ -109,7 +114,9 @@ fn note(set: &mut HashSet<u32>, key: u32, is: bool) {
 /// Puts this pod's view over wasmtime's functions, which must be in the linker already.
 pub(crate) fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let replaced = p2::add_to_linker(linker).and_then(|()| p3::add_to_linker(linker));
+    let replaced = p2::add_to_linker(linker)
+        .and_then(|()| p3::add_to_linker(linker))
+        .and_then(|()| lookup::add_to_linker(linker));
     linker.allow_shadowing(false);
     replaced
 }

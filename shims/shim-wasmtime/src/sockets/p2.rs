@@ -1,6 +1,8 @@
 //! WASI 0.2: `wasi:sockets/tcp` and `wasi:sockets/udp`.
 use super::{plan_bind, plan_destination, plan_source};
 use crate::guest::ComponentState;
+use crate::reach::Refused;
+use network_policy::Protocol;
 use std::net::SocketAddr;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource};
@@ -26,10 +28,19 @@ type Accepted = (Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutp
 type Streams = (Resource<IncomingDatagramStream>, Resource<OutgoingDatagramStream>);
 
 /// What the guest is told, or the trap.
-fn told<T>(done: SocketResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
+pub(super) fn told<T>(done: SocketResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     match done {
         Ok(value) => Ok((Ok(value),)),
         Err(error) => error.downcast().map(|code| (Err(code),)),
+    }
+}
+
+/// What the guest is told of a refusal.
+pub(super) fn refusal(why: Refused) -> ErrorCode {
+    match why {
+        Refused::Host | Refused::Address => ErrorCode::AccessDenied,
+        Refused::NoEndpoint => ErrorCode::ConnectionRefused,
+        Refused::Unknown => ErrorCode::NameUnresolvable,
     }
 }
 
@@ -104,7 +115,8 @@ async fn connect_tcp(
     network: Resource<Network>,
     address: IpSocketAddress,
 ) -> SocketResult<()> {
-    let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
+    let ways = state.reach().translate(address.into(), Protocol::Tcp).map_err(refusal)?;
+    let destination = *ways.first().ok_or(ErrorCode::ConnectionRefused)?;
     let source = plan_source(state.pod.pod_ip, destination.ip());
     if let Some(source) = source
         && HostTcpSocket::local_address(&mut state.sockets(), again(&socket)).is_err()
@@ -115,6 +127,10 @@ async fn connect_tcp(
         if HostTcpSocket::start_bind(&mut sockets, of_socket, of_network, source.into()).await.is_ok() {
             HostTcpSocket::finish_bind(&mut sockets, again(&socket))?;
         }
+    }
+    let from = HostTcpSocket::local_address(&mut state.sockets(), again(&socket)).map(SocketAddr::from);
+    if from.is_ok_and(|from| from.ip() == state.pod.pod_ip) {
+        state.reach().clear(destination);
     }
     HostTcpSocket::start_connect(&mut state.sockets(), socket, network, destination.into())
 }

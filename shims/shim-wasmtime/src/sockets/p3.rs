@@ -4,7 +4,9 @@
 //! is refused there for TCP, where it would admit others.
 use super::{plan_bind, plan_destination, plan_source};
 use crate::guest::ComponentState;
+use crate::reach::Refused;
 use futures::FutureExt;
+use network_policy::Protocol;
 use std::net::SocketAddr;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Linker, Resource};
@@ -23,6 +25,13 @@ fn told<T>(done: SocketResult<T>) -> wasmtime::Result<(Result<T, ErrorCode>,)> {
     match done {
         Ok(value) => Ok((Ok(value),)),
         Err(error) => error.downcast().map(|code| (Err(code),)),
+    }
+}
+
+fn refusal(why: Refused) -> ErrorCode {
+    match why {
+        Refused::Host | Refused::Address => ErrorCode::AccessDenied,
+        Refused::NoEndpoint | Refused::Unknown => ErrorCode::ConnectionRefused,
     }
 }
 
@@ -88,17 +97,23 @@ async fn connect_tcp(
     socket: Resource<TcpSocket>,
     address: IpSocketAddress,
 ) -> SocketResult<()> {
-    let destination = accessor.with(|mut access| {
+    let led = accessor.with(|mut access| {
         let state = access.get();
-        let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
+        let ways = state.reach().translate(SocketAddr::from(address), Protocol::Tcp).map_err(refusal)?;
+        let destination = *ways.first().ok_or(ErrorCode::ConnectionRefused)?;
         if let Some(source) = plan_source(state.pod.pod_ip, destination.ip())
             && HostTcpSocket::get_local_address(&mut state.sockets(), again(&socket)).is_err()
         {
             // Nothing in it waits. Where binding fails, connecting says why.
             let _ = HostTcpSocket::bind(&mut state.sockets(), again(&socket), source.into()).now_or_never();
         }
-        destination
+        let from = HostTcpSocket::get_local_address(&mut state.sockets(), again(&socket));
+        if from.is_ok_and(|from| SocketAddr::from(from).ip() == state.pod.pod_ip) {
+            state.reach().clear(destination);
+        }
+        Ok::<_, ErrorCode>(destination)
     });
+    let destination = led?;
     let sockets = accessor.with_getter::<WasiSockets>(ComponentState::sockets);
     <WasiSockets as HostTcpSocketWithStore<_>>::connect(&sockets, socket, destination.into()).await
 }

@@ -4,9 +4,11 @@
 //! not reach for it either), and no answer of it can make this process hold more than one call may. Redis gone means
 //! errors; Redis back means answers, without a restart of anybody.
 use super::{Bucket, Page, Refused};
+use crate::dial::try_each;
 use crate::executor::Owned;
 use crate::limits::{CONNECT_TIMEOUT, MAX_BATCH_BYTES, MAX_VALUE_BYTES, PAGE_KEYS, REDIS_TIMEOUT};
 use crate::outbound::Outbound;
+use crate::reach::Refused as Why;
 use async_trait::async_trait;
 use hyper::rt::Executor;
 use redis::aio::MultiplexedConnection;
@@ -14,9 +16,7 @@ use redis::{
     AsyncConnectionConfig, ConnectionAddr, FromRedisValue, IntoConnectionInfo, Pipeline, RedisConnectionInfo,
     RedisError,
 };
-use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::net::TcpStream;
 
 /// Values that are asked for at once: each may be as long as a value may be.
 const READ_AHEAD: usize = 4;
@@ -69,16 +69,17 @@ impl RedisBucket {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, Refused> {
-        let found = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let found = found.map_err(|e| self.failed(format_args!("{} is not found: {e}", self.host)))?;
-        let permitted: Vec<SocketAddr> = found.filter(|a| self.outbound.may_reach(a.ip())).collect();
-        if permitted.is_empty() {
-            return Err(self.failed(format_args!("{} has no address that guests may reach", self.host)));
-        }
-        let stream = TcpStream::connect(&permitted[..])
+        let reach = self.outbound.reach();
+        let ways = reach.backend(&self.host, self.port).await.map_err(|why| match why {
+            Why::Unknown => self.failed(format_args!("{} is not found", self.host)),
+            Why::NoEndpoint => self.failed(format_args!("the service {} has no endpoint", self.host)),
+            Why::Host | Why::Address => {
+                self.failed(format_args!("{} has no address that guests may reach", self.host))
+            }
+        })?;
+        let stream = try_each(reach, &ways)
             .await
             .map_err(|e| self.failed(format_args!("connecting to {}:{}: {e}", self.host, self.port)))?;
-        let _ = stream.set_nodelay(true);
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_TIMEOUT));
         let (connection, driver) = MultiplexedConnection::new_with_config(&self.settings, stream, config)
             .await
