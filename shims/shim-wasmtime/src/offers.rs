@@ -5,7 +5,7 @@
 use crate::Config;
 use crate::capability;
 
-/// What `host.rs` links beside the plug-ins: WASI 0.2 and wasi:http. (Linkers do not tell what is in them.)
+/// What `host.rs` links beside the plug-ins: WASI 0.2 and 0.3, and wasi:http of both. (Linkers do not tell what is in them.)
 const WASI: &[&str] = &[
     "wasi:cli/environment@0.2",
     "wasi:cli/exit@0.2",
@@ -36,6 +36,29 @@ const WASI: &[&str] = &[
     "wasi:sockets/tcp@0.2",
     "wasi:sockets/udp-create-socket@0.2",
     "wasi:sockets/udp@0.2",
+    "wasi:cli/environment@0.3",
+    "wasi:cli/exit@0.3",
+    "wasi:cli/stderr@0.3",
+    "wasi:cli/stdin@0.3",
+    "wasi:cli/stdout@0.3",
+    "wasi:cli/terminal-input@0.3",
+    "wasi:cli/terminal-output@0.3",
+    "wasi:cli/terminal-stderr@0.3",
+    "wasi:cli/terminal-stdin@0.3",
+    "wasi:cli/terminal-stdout@0.3",
+    "wasi:cli/types@0.3",
+    "wasi:clocks/monotonic-clock@0.3",
+    "wasi:clocks/system-clock@0.3",
+    "wasi:clocks/types@0.3",
+    "wasi:filesystem/preopens@0.3",
+    "wasi:filesystem/types@0.3",
+    "wasi:http/client@0.3",
+    "wasi:http/types@0.3",
+    "wasi:random/insecure-seed@0.3",
+    "wasi:random/insecure@0.3",
+    "wasi:random/random@0.3",
+    "wasi:sockets/ip-name-lookup@0.3",
+    "wasi:sockets/types@0.3",
 ];
 
 /// All of them.

@@ -552,8 +552,8 @@ pub(crate) mod tests {
         {
             assert!(to(&world, address, 80).await.is_ok(), "{address}");
         }
+        assert_eq!(to(&world, "127.0.0.1", 80).await.unwrap(), ["127.42.0.9:80"], "the pod itself");
         let bad = [
-            "127.0.0.1",
             "127.43.0.1",
             "[::1]",
             "[::ffff:127.0.0.1]",
@@ -630,7 +630,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn a_host_list_is_for_names_services_and_addresses_and_opens_nothing() {
-        let world = world(Some("web:80, ip6-localhost, *.example, 198.51.100.7"));
+        let world = world(Some("web:80, 127.255.0.1, *.example, 198.51.100.7"));
         world.services.send_replace(known());
         assert_eq!(to(&world, "web.shop.svc", 80).await.unwrap().len(), 2);
         assert_eq!(to(&world, "127.96.0.9", 80).await.unwrap().len(), 2, "the address is that Service's");
@@ -639,7 +639,7 @@ pub(crate) mod tests {
         assert_eq!(
             to(&world, "127.255.0.1", 80).await,
             Err(Refused::Address),
-            "what it resolves to counts too"
+            "a list opens nothing that is closed to all"
         );
         assert_eq!(to(&world, "other.test", 80).await, Err(Refused::Host));
         assert!(to(&world, "198.51.100.7", 80).await.is_ok());
