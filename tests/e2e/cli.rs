@@ -70,7 +70,7 @@ fn a_program_sees_what_is_mounted_and_no_more() {
     assert_eq!(cat(&format!("{host}:/data:ro"), "/data/note.txt").ok(), "a note\n");
     assert_eq!(cat(&format!("{host}:/data"), "/data/note.txt").ok(), "a note\n");
     let ran = cat(&format!("{host}:/data"), "/etc/passwd");
-    assert!(ran.code() == Some(1) && ran.stdout.contains("/etc/passwd"), "{}", ran.told());
+    assert!(ran.code() == Some(1) && ran.stderr.contains("/etc/passwd"), "{}", ran.told());
     let ran = cat(&format!("{host}:/data"), "/data/../../etc/passwd");
     assert_eq!(ran.code(), Some(1), "{}", ran.told());
     let error = one_sentence(cat("/no/such/folder:/data", "/data/x"));
