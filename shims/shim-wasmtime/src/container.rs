@@ -231,10 +231,7 @@ impl Container for WasmContainer {
                     self.stop.clone(),
                     self.kill.clone(),
                 );
-                me.live(async move {
-                    server.serve(listener).await;
-                    Ending::Exited(0)
-                });
+                me.live(server.serve(listener));
             }
             Program::Module(_) | Program::Command(_) | Program::CommandP3(_) => {
                 let stdin = stdin.take();

@@ -18,11 +18,13 @@ use crate::idle::IdleInstances;
 use crate::instance::{Answered, HttpPre, Instance};
 use crate::limits::{
     CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, INSTANCE_REUSE_ANNOTATION,
-    MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_HEADER_BYTES,
-    MAX_HEADERS, MAX_INSTANCE_REUSE, MAX_REQUEST_TIMEOUT, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL,
-    REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT, TIMEOUT_ANNOTATION,
+    MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_EXHAUSTIONS,
+    MAX_HEADER_BYTES, MAX_HEADERS, MAX_INSTANCE_REUSE, MAX_REQUEST_TIMEOUT, MAX_RESPONSE_ANNOTATION,
+    MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT,
+    TIMEOUT_ANNOTATION,
 };
 use crate::request_body::LimitedBody;
+use crate::response_body::Cut;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -33,6 +35,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use network_policy::Protocol;
+use parking_lot::Mutex;
 use shim::Error;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -61,6 +64,7 @@ pub(crate) struct Settings {
     /// CPU time of one request.
     pub(crate) cpu: Duration,
     pub(crate) max_body: u64,
+    pub(crate) max_response: u64,
     /// Requests at work at once.
     pub(crate) concurrency: usize,
     /// Requests one instance may serve, one after another.
@@ -102,6 +106,14 @@ impl Settings {
                 ))
             })?,
         };
+        let max_response = match annotations.get(MAX_RESPONSE_ANNOTATION) {
+            None => u64::MAX,
+            Some(text) => text.parse().map_err(|_| {
+                Error::InvalidSpec(format!(
+                    "annotation {MAX_RESPONSE_ANNOTATION}: {text:?} is not a number of bytes"
+                ))
+            })?,
+        };
         let reuse = match annotations.get(INSTANCE_REUSE_ANNOTATION) {
             None => 1,
             Some(text) => text.parse().ok().filter(|n| (1..=MAX_INSTANCE_REUSE).contains(n)).ok_or_else(|| {
@@ -111,7 +123,7 @@ impl Settings {
                 ))
             })?,
         };
-        Ok(Self { timeout, cpu, max_body, concurrency, reuse })
+        Ok(Self { timeout, cpu, max_body, max_response, concurrency, reuse })
     }
 }
 
@@ -149,8 +161,18 @@ pub(crate) struct Server {
     idle: Arc<IdleInstances>,
     /// From here on no instance is kept.
     over: CancellationToken,
+    exhausted: Mutex<Exhausted>,
     tasks: TaskTracker,
     builder: auto::Builder<Owned>,
+}
+
+/// Requests that ended for want of memory.
+#[derive(Default)]
+struct Exhausted {
+    /// Since one was answered.
+    in_a_row: u32,
+    /// How the container ends over it.
+    ending: Option<Ending>,
 }
 
 impl Server {
@@ -179,18 +201,20 @@ impl Server {
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             idle,
             over,
+            exhausted: Mutex::default(),
             tasks,
             builder,
         })
     }
 
     /// Serves until it is told to stop and the last request is answered, or until it is killed.
-    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Ending {
         let _ = self.stop.run_until_cancelled(self.kill.run_until_cancelled(self.accept(&listener))).await;
         drop(listener);
         self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.exhausted.lock().ending.take().unwrap_or(Ending::Exited(0))
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
@@ -297,23 +321,24 @@ impl Server {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
         };
         let (answered, mut answer) = oneshot::channel();
-        let mut work = Box::pin(self.clone().handle(request, answered, permit));
+        let cut = Cut::default();
+        let mut work = Box::pin(self.clone().handle(request, answered, permit, cut.clone()));
         let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         let outcome = match (begun, answer.try_recv()) {
-            (Poll::Ready(_), Ok(answer)) => return self.respond(answer),
+            (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut),
             (Poll::Ready(outcome), Err(_)) => Some(outcome),
             (Poll::Pending, early) => {
                 let kill = self.kill.clone();
                 let rest = async move { kill.run_until_cancelled(work).await.unwrap_or(Outcome::Killed) };
                 let rest = self.tasks.spawn(rest);
                 if let Ok(answer) = early {
-                    return self.respond(answer);
+                    return self.respond(answer, cut);
                 }
                 // A client that goes away takes its guest with it.
                 let mut rest = AbortOnDrop(Some(rest));
                 if let Ok(answer) = answer.await {
                     rest.0 = None;
-                    return self.respond(answer);
+                    return self.respond(answer, cut);
                 }
                 rest.outcome().await
             }
@@ -331,11 +356,14 @@ impl Server {
     }
 
     /// What the guest answered.
-    fn respond(&self, answer: Result<Response<WasiBody>, String>) -> Response<WasiBody> {
-        answer.unwrap_or_else(|code| {
-            self.log(&format!("request failed: the guest answered with {code}\n"));
-            plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
-        })
+    fn respond(&self, answer: Result<Response<WasiBody>, String>, cut: Cut) -> Response<WasiBody> {
+        match answer {
+            Ok(response) => response.map(|body| cut.guard(body, self.settings.max_response)),
+            Err(code) => {
+                self.log(&format!("request failed: the guest answered with {code}\n"));
+                plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
+            }
+        }
     }
 
     /// What is said in place of a guest that did not answer.
@@ -368,13 +396,16 @@ impl Server {
         request: Request<Incoming>,
         answered: Answered,
         _permit: OwnedSemaphorePermit,
+        cut: Cut,
     ) -> Outcome {
         let _running = self.host.ticker.running();
         let request = request.map(|body| LimitedBody::new(body, self.settings.max_body));
         let me = self.clone();
         let call = async move {
             let mut instance = me.instance().await?;
+            let served = cut.unless_done();
             instance.serve(request, answered).await?;
+            served.done();
             me.idle.keep(instance);
             wasmtime::Result::Ok(())
         };
@@ -392,13 +423,29 @@ impl Server {
             }
             Outcome::Ended(ending) => {
                 self.guest.figures.ended(ending);
+                self.count_exhaustion(ending);
                 if let Some(line) = ending.log_line() {
                     self.log(&format!("request failed: {line}"));
                 }
             }
-            Outcome::Finished | Outcome::Killed => {}
+            Outcome::Finished => self.exhausted.lock().in_a_row = 0,
+            Outcome::Killed => {}
         }
         outcome
+    }
+
+    /// One request that takes too much memory is that request's fault; when none is answered any more, it is the
+    /// container's.
+    fn count_exhaustion(&self, ending: &Ending) {
+        let mut exhausted = self.exhausted.lock();
+        match ending {
+            Ending::OutOfMemory(_) => exhausted.in_a_row += 1,
+            _ => exhausted.in_a_row = 0,
+        }
+        if exhausted.in_a_row >= MAX_EXHAUSTIONS && exhausted.ending.is_none() {
+            exhausted.ending = Some(ending.clone());
+            self.stop.cancel();
+        }
     }
 
     /// An idle instance or a new one; if the node has room for none, in the place of others' idle ones.
@@ -514,6 +561,7 @@ mod tests {
                 timeout: REQUEST_TIMEOUT,
                 cpu: REQUEST_TIMEOUT / 3,
                 max_body: MAX_BODY_BYTES,
+                max_response: u64::MAX,
                 concurrency: MAX_CONCURRENT_REQUESTS,
                 reuse: 1
             }

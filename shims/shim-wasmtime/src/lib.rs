@@ -47,6 +47,7 @@ mod outbound;
 mod preopen;
 mod reach;
 mod request_body;
+mod response_body;
 mod sealed;
 mod sockets;
 mod stdio;

@@ -173,3 +173,11 @@ pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
 
 /// Requests of one http container at once, if fewer than its memory limit has room for.
 pub const CONCURRENCY_ANNOTATION: &str = "dhow.dev/concurrency";
+
+/// Bytes of one response's body; without it only the request's time bounds them.
+pub const MAX_RESPONSE_ANNOTATION: &str = "dhow.dev/max-response-body";
+
+/// Requests of one http container that end for want of memory with none answered between them, before the container
+/// itself is ended so (`OOMKilled`) and started anew: enough that a single client's large requests do not do it in the
+/// midst of others', few enough to be noticed.
+pub const MAX_EXHAUSTIONS: u32 = 10;

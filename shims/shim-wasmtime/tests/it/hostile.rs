@@ -271,6 +271,7 @@ async fn a_response_that_never_ends_is_cut_off_when_its_time_is_up() {
     let said = served.log.stderr();
     let time = said.contains("it took longer than 300ms") || said.contains("CPU time limit exceeded");
     assert!(time, "{said}");
+    assert!(!answer.ends_with("\r\n0\r\n\r\n"), "a client must see that it is not all");
     back_to_nothing(&served.container).await;
     ended(served.container).await;
 }

@@ -347,3 +347,30 @@ async fn a_node_full_of_idle_instances_gives_them_up_for_another_container() {
     let another = serve(&world, &hello(""), |_| {}).await;
     assert_eq!(another.get(false).await.0, StatusCode::OK);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_answers_nothing_any_more_for_want_of_memory_is_oom_killed_with_the_figures() {
+    let world = World::new();
+    let greedy = serve(&world, &hello("(loop (drop (memory.grow (i32.const 16))) (br 0))"), |spec| {
+        spec.resources.memory_limit_bytes = Some(2 << 20);
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(greedy.container.exit(), None);
+        assert_eq!(greedy.get(false).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let exit = soon(greedy.container.wait()).await;
+    assert_eq!((exit.code, exit.reason.as_str()), (137, "OOMKilled"));
+    assert!(exit.message.contains("the limit is 2097152 bytes"), "{}", exit.message);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_response_beyond_its_limit_breaks_off() {
+    let world = World::new();
+    let served = serve(&world, &hello(""), |spec| {
+        spec.annotations.insert("dhow.dev/max-response-body".into(), "10".into());
+    })
+    .await;
+    let answer = served.raw(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    assert!(!answer.contains("Hello from") && !answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
