@@ -6,14 +6,16 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use network_policy::{Allow, Direction, Peers, Rules};
 use shim::fake::Captured;
 use shim::{Container, ContainerSpec, Shim};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 
 const HELLO: &str = include_str!("../../../../sample-workloads/hello-wat/hello.wat");
 
@@ -373,4 +375,50 @@ async fn a_response_beyond_its_limit_breaks_off() {
     .await;
     let answer = served.raw(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(!answer.contains("Hello from") && !answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+}
+
+/// Rules whose ingress is these peers alone.
+fn only(peers: &[&str]) -> Arc<Rules> {
+    let addresses = peers.iter().map(|peer| peer.parse().unwrap()).collect();
+    let allow = Allow { peers: Peers::These { addresses, blocks: Vec::new() }, ports: None };
+    Arc::new(Rules { ingress: Direction::Isolated(vec![allow]), ..Rules::default() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_connect_follows_the_pods_rules_and_connections_that_may_not_be_any_more_are_cut() {
+    let world = World::new();
+    let (rules, seen) = watch::channel(Arc::default());
+    let served = serve(&world, &hello(""), |spec| spec.network.rules = seen).await;
+    let port = served.port;
+    // Two pods of this machine, and the node itself.
+    let ask = |from: &'static str| async move {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        let mut stream = soon(socket.connect(([127, 0, 0, 1], port).into())).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut head = [0; 12];
+        let answered = soon(stream.read_exact(&mut head)).await.is_ok_and(|_| &head == b"HTTP/1.1 200");
+        answered.then_some(stream)
+    };
+    assert!(ask("127.42.0.1").await.is_some());
+    rules.send_replace(only(&["127.42.0.1"]));
+    let mut kept = ask("127.42.0.1").await.expect("it is on the list");
+    assert!(ask("127.42.0.2").await.is_none());
+    assert!(ask("127.0.0.1").await.is_some(), "the node is never kept out");
+    // The connection stands, in the middle of nothing.
+    rules.send_replace(only(&["127.42.0.2"]));
+    let mut rest = Vec::new();
+    let _ = soon(kept.read_to_end(&mut rest)).await;
+    assert!(ask("127.42.0.1").await.is_none() && ask("127.42.0.2").await.is_some());
+    rules.send_replace(Arc::default());
+    assert!(ask("127.42.0.1").await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_hosts_that_cannot_be_read_is_refused() {
+    let world = World::new();
+    let (mut spec, _) = world.spec(&hello(""));
+    spec.annotations.insert("dhow.dev/egress".into(), "https://example.com".into());
+    let error = soon(world.shim.create(spec)).await.err().unwrap().to_string();
+    assert!(error.contains("annotation dhow.dev/egress: \"https://example.com\" is neither"), "{error}");
 }
