@@ -141,7 +141,9 @@ fn a_revision_that_never_gets_ready_leaves_the_traffic_where_it_was() {
     // Nobody listens on port 1.
     let failed = t.dhow(&["deploy", "127.0.0.1:1/none:1", "--name", "greeter"]);
     assert_eq!(failed.code(), Some(1), "{}", failed.told());
-    assert!(failed.stderr.contains("greeter cannot start: greeter-r3: Err"), "{}", failed.stderr);
+    // ErrImagePull or, a moment later, ImagePullBackOff: both with the reason.
+    assert!(failed.stderr.contains("greeter cannot start: greeter-r3: "), "{}", failed.stderr);
+    assert!(failed.stderr.contains("registry 127.0.0.1:1 cannot be reached"), "{}", failed.stderr);
     assert!(failed.stderr.contains("greeter-r2 100 % serves as before"), "{}", failed.stderr);
     assert_eq!(served(&t), "greeter-r2=100");
     assert_eq!(says(&host, &[]).as_deref(), Ok("two"));

@@ -60,9 +60,11 @@ impl Figures {
 
     /// Counts how a guest ended, where that was its fault.
     pub(crate) fn ended(&self, ending: &Ending) {
-        if matches!(ending, Ending::Trapped(_) | Ending::OutOfMemory(_)) {
-            self.traps.fetch_add(1, Relaxed);
-        }
+        match ending {
+            Ending::Trapped(_) | Ending::OutOfMemory(_) => self.traps.fetch_add(1, Relaxed),
+            Ending::OutOfTime(_) => self.timeouts.fetch_add(1, Relaxed),
+            Ending::Exited(_) | Ending::Signalled(_) | Ending::NoRoom(_) => return,
+        };
     }
 
     pub(crate) fn timed_out(&self) {

@@ -12,7 +12,7 @@ mod tests;
 use crate::context::Context;
 use crate::discovery::{Served, served};
 use crate::error::{Doing, Error};
-use crate::reconcile::{Outcome, feed, own_key, work};
+use crate::reconcile::{Outcome, feed, full_passes, own_key, work};
 use behavior::History;
 use client::k8s_openapi::api::autoscaling::v1;
 use client::k8s_openapi::api::autoscaling::v2::{HorizontalPodAutoscaler, HorizontalPodAutoscalerStatus};
@@ -56,7 +56,7 @@ pub(crate) async fn run(ctx: Context) {
             work("horizontalpodautoscaler", &queue, WORKERS, |key| c.sync_autoscaler(key)).await;
         }
     };
-    tokio::join!(feeding, workers);
+    tokio::join!(feeding, full_passes(c.autoscalers.clone(), queue.clone()), workers);
 }
 
 /// Why the target's scale could not be had: the error itself, and what people read.

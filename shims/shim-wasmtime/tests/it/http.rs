@@ -134,6 +134,8 @@ async fn a_guest_that_takes_too_long_or_too_much_is_ended() {
     let world = World::new();
     let slow = serve(&world, &hello("(loop (br 0))"), |spec| {
         spec.annotations.insert("dhow.dev/timeout".into(), "100ms".into());
+        // Else a third of that, and which of the two ends it depends on how busy the machine is.
+        spec.annotations.insert("dhow.dev/request-cpu".into(), "100ms".into());
     })
     .await;
     assert_eq!(slow.get(false).await.0, StatusCode::GATEWAY_TIMEOUT);
