@@ -25,6 +25,7 @@ pub fn amiss(world: &World) -> Vec<String> {
         replica_sets(state, &mut all);
         jobs(state, &mut all);
         functions(state, &mut all);
+        revisions(state, &mut all);
         pods(state, &mut all);
         endpoints(state, &mut all);
         owners(state, &mut all);
@@ -179,6 +180,18 @@ fn functions(state: &State, all: &mut Vec<String>) {
     }
 }
 
+/// A revision that lost its traffic keeps its pods until what runs has drained.
+fn revisions(state: &State, all: &mut Vec<String>) {
+    for revision in state.of("dhow.dev/revisions") {
+        let inactive = list(revision, "/status/conditions")
+            .iter()
+            .any(|c| c["type"] == "Active" && c["status"] == "False");
+        if inactive && number(revision, "/status/replicas") > Some(0) {
+            all.push(format!("revision {} has no traffic and still has pods", name(revision)));
+        }
+    }
+}
+
 fn pods(state: &State, all: &mut Vec<String>) {
     for pod in state.of("core/pods") {
         let node = text(pod, "/spec/nodeName");
@@ -260,7 +273,9 @@ fn endpoints(state: &State, all: &mut Vec<String>) {
             })
             .flat_map(|f| f.backends.iter().map(|b| b.ip().to_string()))
             .collect();
-        if leads != wanted {
+        // A headless Service has no address, so there is nothing that leads anywhere.
+        let headless = text(service, "/spec/clusterIP") == "None";
+        if leads != if headless { BTreeSet::new() } else { wanted.clone() } {
             all.push(format!(
                 "kube-proxy leads service {} to {leads:?}, ready are {wanted:?}",
                 name(service)

@@ -113,7 +113,9 @@ pub fn compute_pod_actions(
 
     if let Some(attempt) = needs_sandbox(pod, observed, &mut plan.why) {
         plan.kill_pod = !observed.sandboxes.is_empty();
-        if !may_restart(pod) && attempt != 0 && !observed.containers.is_empty() {
+        // What was made and never started has run nothing: it may be made again.
+        let has_run = observed.containers.iter().any(|o| o.state != RunState::Created);
+        if !may_restart(pod) && attempt != 0 && has_run {
             plan.why.push("the sandbox is gone and restartPolicy is Never".into());
             return plan;
         }

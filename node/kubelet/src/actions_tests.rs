@@ -114,7 +114,9 @@ fn what_is_done_follows_from_what_is_there() {
 
 #[test]
 fn a_pod_whose_sandbox_died_before_anything_ran_gets_another_even_if_it_never_restarts() {
-    assert_eq!(plan(&pod("Never", json!({})), &["0 dead"], &[]), "kill-pod, sandbox 1, start c#0");
+    let never = pod("Never", json!({}));
+    assert_eq!(plan(&never, &["0 dead"], &[]), "kill-pod, sandbox 1, start c#0");
+    assert_eq!(plan(&never, &["0 dead"], &["c 0 created"]), "kill-pod, sandbox 1, start c#1");
 }
 
 #[test]
