@@ -107,10 +107,12 @@ fn is_shown(t: &Namespace) {
     ] {
         assert!(described.contains(part), "{part} in {described}");
     }
-    let described = t.ok(&["describe", "service", "hello"]);
-    for address in ready_addresses(t) {
-        assert!(described.contains(&format!("{address}:8080")), "{described}");
-    }
+    // Older kubectls read Endpoints here, which are written apart from the EndpointSlices that made the Service answer.
+    wait::until("the Service is described with its addresses", || {
+        let described = t.ok(&["describe", "service", "hello"]);
+        let all = ready_addresses(t).iter().all(|a| described.contains(&format!("{a}:8080")));
+        wait::holds(all, described)
+    });
     let described = t.ok(&["describe", "pods", "-l", "app=hello"]);
     for part in [
         "Scheduled",

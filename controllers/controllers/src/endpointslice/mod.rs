@@ -13,7 +13,7 @@ use crate::selector;
 use client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use client::{Change, Informer, ObjectKey, SERVICE_NAME};
+use client::{Change, Informer, ObjectKey, SERVICE_NAME, WorkQueue};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,9 +22,12 @@ use std::time::Duration;
 /// Services worked on at a time (`--concurrent-service-endpoint-syncs`).
 const WORKERS: usize = 5;
 
-/// The Endpoints of a Service are written once in so long at most (`--endpoint-updates-batch-period`): an object of a
-/// thousand addresses is 200 kB, and pods become ready by the thousand. Those in a hurry read slices.
+/// The Endpoints of a large Service are written once in so long at most (`--endpoint-updates-batch-period`): an object
+/// of a thousand addresses is 200 kB, and pods become ready by the thousand. Those in a hurry read slices.
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
+/// A Service of so many pods at most has its Endpoints written at once: its pods becoming ready one by one write
+/// 100 objects of 10 kB on average, 1 MB in all.
+const SMALL: usize = 100;
 
 struct Controller {
     ctx: Context,
@@ -32,6 +35,8 @@ struct Controller {
     pods: Informer<Pod>,
     slices: Informer<EndpointSlice>,
     endpoints: Informer<Endpoints>,
+    /// Services whose Endpoints are to be written: a large one rests here a while before its next write.
+    mirrors: WorkQueue<ObjectKey>,
     /// Slices made or deleted that the informer does not show yet: without it a slow watch gets a Service two
     /// slices of the same pods.
     expectations: Expectations,
@@ -46,33 +51,29 @@ pub(crate) async fn run(ctx: Context) {
         pods: ctx.informer(),
         slices: ctx.informer(),
         endpoints: ctx.informer(),
+        mirrors: ctx.queue(),
         expectations: Expectations::default(),
         labels: Mutex::default(),
         ctx,
     };
     let queue = c.ctx.queue::<ObjectKey>();
-    // The mirrors have a queue of their own, in which a Service rests a while before its next one is written.
-    let mirrors = c.ctx.queue::<ObjectKey>();
     let services = feed(c.services.clone(), queue.clone(), |change| c.keys_of_service(change));
     let passes = full_passes(c.services.clone(), queue.clone());
     let pods = feed(c.pods.clone(), queue.clone(), |change| c.keys_of_pod(change));
     let slices = feed(c.slices.clone(), queue.clone(), |change| c.keys_of_slice(change));
-    let endpoints = feed(c.endpoints.clone(), mirrors.clone(), |change| {
+    let endpoints = feed(c.endpoints.clone(), c.mirrors.clone(), |change| {
         let keys = match object(change) {
             Some(e) => Vec::from_iter(endpoints::is_ours(e).then(|| ObjectKey::of(&**e))),
             None => every_key(&c.services),
         };
-        keys.into_iter().for_each(|key| mirrors.add_after(key, MIRROR_PERIOD));
+        keys.into_iter().for_each(|key| c.mirrors.add_after(key, MIRROR_PERIOD));
         None
     });
     let workers = async {
         let first = c.services.synced().await && c.pods.synced().await;
         if first && c.slices.synced().await && c.endpoints.synced().await {
-            let on_slices = work("endpointslice", &queue, WORKERS, |key| {
-                mirrors.add_after(key.clone(), MIRROR_PERIOD);
-                c.sync_service(key)
-            });
-            let on_mirrors = work("endpoints", &mirrors, WORKERS, |key| c.sync_mirror(key));
+            let on_slices = work("endpointslice", &queue, WORKERS, |key| c.sync_service(key));
+            let on_mirrors = work("endpoints", &c.mirrors, WORKERS, |key| c.sync_mirror(key));
             tokio::join!(on_slices, on_mirrors);
         }
     };
@@ -135,6 +136,8 @@ impl Controller {
         let all = self.slices.list_in(&key.namespace);
         let own: Vec<&EndpointSlice> =
             all.iter().map(|s| &**s).filter(|s| service_of(s).as_ref() == Some(&key)).collect();
+        let endpoints: usize = own.iter().flat_map(|s| &s.endpoints).map(Vec::len).sum();
+        self.mirrors.add_after(key.clone(), if endpoints > SMALL { MIRROR_PERIOD } else { Duration::ZERO });
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.expectations.forget(&key);
             // Slices go with their owner; one that somebody made without an owner reference goes here.
