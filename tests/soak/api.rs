@@ -10,8 +10,11 @@ pub(crate) struct Api(pub(crate) Client);
 impl Api {
     async fn ask(&self, method: Method, path: &str, kind: &str, body: &Value) -> Result<Value> {
         let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
-        let request =
-            Request::builder().method(&method).uri(path).header(http::header::CONTENT_TYPE, kind).body(bytes)?;
+        let request = Request::builder()
+            .method(&method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, kind)
+            .body(bytes)?;
         self.0.request(request).await.with_context(|| format!("{method} {path}"))
     }
 
@@ -47,7 +50,8 @@ impl Api {
     pub(crate) async fn import(&self, node: &str, name: &str, wasm: Vec<u8>) -> Result<String> {
         let reference = format!("localhost/{name}:soak");
         let path = format!("/api/v1/nodes/{node}/proxy/images/import?ref={reference}");
-        let request = Request::post(path).header(http::header::CONTENT_TYPE, "application/wasm").body(wasm)?;
+        let request =
+            Request::post(path).header(http::header::CONTENT_TYPE, "application/wasm").body(wasm)?;
         self.0.request_text(request).await.with_context(|| format!("sending {name} to the node"))?;
         Ok(reference)
     }

@@ -101,7 +101,14 @@ fn certificates(pki: &Path, kubeconfig: &Path, port: u16) -> Result<()> {
     let subject = |common_name, organization| Subject { common_name, organization };
     let names = |more: &str| ["localhost", "127.0.0.1", more].map(str::to_owned);
     let masters = Some("system:masters");
-    pki::ensure_serving(&authority, pki, "apiserver", subject("kube-apiserver", None), &names(KUBERNETES), now)?;
+    pki::ensure_serving(
+        &authority,
+        pki,
+        "apiserver",
+        subject("kube-apiserver", None),
+        &names(KUBERNETES),
+        now,
+    )?;
     let own = subject("kube-apiserver-kubelet-client", masters);
     pki::ensure_client(&authority, pki, "apiserver-kubelet-client", own, now)?;
     let node = format!("system:node:{NODE}");
@@ -149,14 +156,18 @@ impl Cluster {
             process(
                 "apiserver",
                 [
-                    ["apiserver", "--store-file", &store, "--secure-port", &api_port].map(str::to_owned).to_vec(),
+                    ["apiserver", "--store-file", &store, "--secure-port", &api_port]
+                        .map(str::to_owned)
+                        .to_vec(),
                     ["--tls-cert-file", &pki("apiserver.crt")].map(str::to_owned).to_vec(),
                     ["--tls-private-key-file", &pki("apiserver.key")].map(str::to_owned).to_vec(),
                     ["--client-ca-file", &pki("ca.crt")].map(str::to_owned).to_vec(),
                     ["--kubelet-client-certificate", &pki("apiserver-kubelet-client.crt")]
                         .map(str::to_owned)
                         .to_vec(),
-                    ["--kubelet-client-key", &pki("apiserver-kubelet-client.key")].map(str::to_owned).to_vec(),
+                    ["--kubelet-client-key", &pki("apiserver-kubelet-client.key")]
+                        .map(str::to_owned)
+                        .to_vec(),
                     ["--service-cluster-ip-range", SERVICES].map(str::to_owned).to_vec(),
                 ]
                 .concat(),
@@ -170,7 +181,10 @@ impl Cluster {
                     .collect(),
             ),
             process("scheduler", of_cluster("scheduler", &[])),
-            process("controller-manager", of_cluster("controller-manager", &["--gateway-port", &gateway_port])),
+            process(
+                "controller-manager",
+                of_cluster("controller-manager", &["--gateway-port", &gateway_port]),
+            ),
             process("kube-proxy", of_cluster("kube-proxy", &["--hostname-override", NODE])),
             process("gateway", of_cluster("gateway", &["--port", &gateway_port])),
             process(
@@ -200,13 +214,18 @@ impl Cluster {
         until_it_listens(gateway).await?;
         let options = KubeConfigOptions::default();
         let config =
-            client::kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(&kubeconfig)?, &options).await?;
+            client::kube::Config::from_custom_kubeconfig(Kubeconfig::read_from(&kubeconfig)?, &options)
+                .await?;
         let client = Client::try_from(config)?;
         Ok(Self { client, gateway, processes, supervisors, guard })
     }
 
     pub(crate) fn process(&self, name: &str) -> Result<&Process> {
-        self.processes.iter().find(|p| p.name == name).map(|p| &**p).with_context(|| format!("no process {name}"))
+        self.processes
+            .iter()
+            .find(|p| p.name == name)
+            .map(|p| &**p)
+            .with_context(|| format!("no process {name}"))
     }
 
     /// What everything holds now.

@@ -224,7 +224,9 @@ impl Fleet {
             (state.life, state.newest)
         };
         let patch = json!({ "spec": { "env": function.env(life, revision), "traffic": null } });
-        self.turn_to(function, &[revision], &patch).await.with_context(|| format!("deploying revision {revision}"))
+        self.turn_to(function, &[revision], &patch)
+            .await
+            .with_context(|| format!("deploying revision {revision}"))
     }
 
     /// An older revision than the one that serves, `back` steps back; `None` if there is none.
@@ -239,7 +241,9 @@ impl Fleet {
         let Some(revision) = Self::older(function, back) else { return Ok(()) };
         let target = format!("{}-r{revision}", function.name);
         let patch = json!({ "spec": { "traffic": [{ "revision": target, "percent": 100 }] } });
-        self.turn_to(function, &[revision], &patch).await.with_context(|| format!("going back to revision {revision}"))
+        self.turn_to(function, &[revision], &patch)
+            .await
+            .with_context(|| format!("going back to revision {revision}"))
     }
 
     pub(crate) async fn split(&self, function: &Function, percent: u32) -> Result<()> {
@@ -247,7 +251,8 @@ impl Fleet {
         let serving = function.state.borrow().serving;
         let Some(older) = Self::older(function, 0) else { return Ok(()) };
         let target = |n: u32, percent: u32| json!({ "revision": format!("{}-r{n}", function.name), "percent": percent });
-        let patch = json!({ "spec": { "traffic": [target(older, percent), target(serving, 100 - percent)] } });
+        let patch =
+            json!({ "spec": { "traffic": [target(older, percent), target(serving, 100 - percent)] } });
         self.turn_to(function, &[serving, older], &patch)
             .await
             .with_context(|| format!("splitting between revisions {older} and {serving}"))
@@ -272,7 +277,8 @@ impl Fleet {
     pub(crate) async fn replace(&self, function: &Function) -> Result<()> {
         let _turn = function.turn.lock().await;
         function.state.borrow_mut().open = false;
-        self.until(function, "requests end", || (function.state.borrow().in_flight == 0).then_some(())).await?;
+        self.until(function, "requests end", || (function.state.borrow().in_flight == 0).then_some(()))
+            .await?;
         self.api.delete(&function.path()).await?;
         self.until(function, "it and its pods are gone", || {
             let gone = self.watcher.functions.get(&function.namespace, &function.name).is_none();

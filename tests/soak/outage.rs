@@ -68,7 +68,8 @@ mod tests {
     fn only_what_lay_in_an_outage_of_the_runtime_is_explained() {
         let zero = Instant::now();
         let at = |millis| zero + Duration::from_millis(millis);
-        let outage = |killed, began, ended: Option<u64>| Outage { killed, began: at(began), ended: ended.map(at) };
+        let outage =
+            |killed, began, ended: Option<u64>| Outage { killed, began: at(began), ended: ended.map(at) };
         let failure = |began, ended| Failure {
             function: "f".into(),
             via: "gateway",

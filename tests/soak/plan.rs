@@ -117,8 +117,7 @@ impl fmt::Display for Step {
 mod tests {
     use super::*;
 
-    const SHAPE: Shape =
-        Shape { functions: 100, steady: 10, hostile: 8, length: Duration::from_secs(90) };
+    const SHAPE: Shape = Shape { functions: 100, steady: 10, hostile: 8, length: Duration::from_secs(90) };
 
     #[test]
     fn a_seed_makes_the_same_plan_and_another_seed_another() {

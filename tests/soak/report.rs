@@ -87,7 +87,8 @@ pub(crate) fn print(done: &Done, seen: &Seen, judged: &Judged<'_>, curve: &[(Dur
     for (cause, count) in &judged.causes {
         println!("  {count:>9}     {cause}");
     }
-    let hostile: Vec<String> = seen.hostile.borrow().iter().map(|(status, n)| format!("{n} × {status}")).collect();
+    let hostile: Vec<String> =
+        seen.hostile.borrow().iter().map(|(status, n)| format!("{n} × {status}")).collect();
     println!("  hostile functions answered: {} (0: the connection ended)", hostile.join(", "));
     println!("changes");
     println!(
@@ -112,7 +113,11 @@ pub(crate) fn print(done: &Done, seen: &Seen, judged: &Judged<'_>, curve: &[(Dur
         seconds(done.endpoints_back.borrow().iter().copied())
     );
     let kubelet = done.kubelet_back.borrow();
-    println!("  {} of the kubelet; it answered again after {}", kubelet.len(), seconds(kubelet.iter().copied()));
+    println!(
+        "  {} of the kubelet; it answered again after {}",
+        kubelet.len(),
+        seconds(kubelet.iter().copied())
+    );
     println!("memory of all processes");
     let points: Vec<String> = curve
         .iter()

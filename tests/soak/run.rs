@@ -94,7 +94,13 @@ impl Load {
 }
 
 impl<'a> Soak<'a> {
-    async fn new(args: &'a Args, seed: u64, length: Duration, cluster: Cluster, faults: Rc<Faults>) -> Result<Self> {
+    async fn new(
+        args: &'a Args,
+        seed: u64,
+        length: Duration,
+        cluster: Cluster,
+        faults: Rc<Faults>,
+    ) -> Result<Self> {
         let api = Api(cluster.client.clone());
         until("the node is Ready", LONG, async || {
             let node = api.get(&format!("/api/v1/nodes/{NODE}")).await.unwrap_or_default();
@@ -140,11 +146,13 @@ impl<'a> Soak<'a> {
         self.create().await?;
         println!("asking them for the baseline …");
         let load = self.load().await?;
-        tokio::time::sleep((self.shape.length / 10).clamp(Duration::from_secs(8), Duration::from_secs(60))).await;
+        tokio::time::sleep((self.shape.length / 10).clamp(Duration::from_secs(8), Duration::from_secs(60)))
+            .await;
         let seen = load.end().await;
         if seen.failed.get() > 0 {
             let first = seen.failures.borrow().first().map(|f| report::tell(f, &[], Instant::now()));
-            self.faults.add(format!("{} requests failed before anything was done: {first:?}", seen.failed.get()));
+            self.faults
+                .add(format!("{} requests failed before anything was done: {first:?}", seen.failed.get()));
         }
         self.delete().await?;
         let baseline = self.settled().await;
@@ -173,7 +181,8 @@ impl<'a> Soak<'a> {
         let api = &self.fleet.api;
         for name in namespaces(self.args.functions).iter().map(String::as_str).chain([hostile::NAMESPACE]) {
             // One of the lap before may be on its way out.
-            until(&format!("namespace {name} is made"), LONG, async || api.namespace(name).await.is_ok()).await?;
+            until(&format!("namespace {name} is made"), LONG, async || api.namespace(name).await.is_ok())
+                .await?;
         }
         let made = futures::stream::iter(self.functions.iter())
             .map(|function| self.fleet.create(function))
@@ -224,7 +233,8 @@ impl<'a> Soak<'a> {
             let (ip, port) = ip.zip(port).with_context(|| format!("{}: {service}", function.name))?;
             services.push(std::net::SocketAddr::new(ip, port));
         }
-        let ways = [Way::Gateway(self.fleet.gateway), Way::Pods(Rc::new(pods)), Way::Services(Rc::new(services))];
+        let ways =
+            [Way::Gateway(self.fleet.gateway), Way::Pods(Rc::new(pods)), Way::Services(Rc::new(services))];
         let (seen, stop) = (Rc::new(Seen::default()), CancellationToken::new());
         let mut tasks = JoinSet::new();
         for (way, count) in ways.into_iter().zip(CLIENTS) {
@@ -307,7 +317,8 @@ impl<'a> Soak<'a> {
         self.functions[..self.shape.steady]
             .iter()
             .map(|function| {
-                let pods = self.fleet.watcher.pods.list_with_prefix(&function.namespace, &function.pod_prefix());
+                let pods =
+                    self.fleet.watcher.pods.list_with_prefix(&function.namespace, &function.pod_prefix());
                 let pod = pods.first().with_context(|| format!("{} has no pod", function.name))?;
                 let standing = standing(pod).with_context(|| format!("{} is not Ready", function.name))?;
                 Ok((crate::watcher::key(pod), standing))
@@ -341,7 +352,8 @@ impl<'a> Soak<'a> {
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let now = self.cluster.reading();
-            let files = |reading: &Reading| reading.processes.values().map(|u| u.files + u.threads).sum::<usize>();
+            let files =
+                |reading: &Reading| reading.processes.values().map(|u| u.files + u.threads).sum::<usize>();
             let still = now.bytes() + (1 << 20) > last.bytes() && files(&now) >= files(&last);
             last = now;
             if still {

@@ -180,7 +180,11 @@ impl Storm {
             let recovered = self.fleet.watcher.recovered(&before, LONGEST).await;
             let (took, bound) = (began.elapsed(), recovery_bound(pods, self.patience));
             self.done.recoveries.borrow_mut().push((pods, took));
-            eprintln!("            {} of {pods} pods are Ready again after {:.2} s", before.len(), took.as_secs_f64());
+            eprintln!(
+                "            {} of {pods} pods are Ready again after {:.2} s",
+                before.len(),
+                took.as_secs_f64()
+            );
             match recovered {
                 Err(missing) => self.faults.add(format!(
                     "{} of {} pods are not Ready {:.0} s after the runtime was killed, one of them {:?}",
@@ -196,7 +200,8 @@ impl Storm {
                 )),
                 Ok(()) => {}
             }
-            let Some(heard) = self.fleet.watcher.endpoints_ready(&before, self.fleet.heard, LONGEST).await else {
+            let Some(heard) = self.fleet.watcher.endpoints_ready(&before, self.fleet.heard, LONGEST).await
+            else {
                 bail!("pods that are Ready again have no ready endpoint after {LONGEST:?}");
             };
             self.done.endpoints_back.borrow_mut().push(heard.saturating_duration_since(began));

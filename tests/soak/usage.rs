@@ -109,7 +109,10 @@ pub(crate) fn excess(baseline: &Reading, now: &Reading, allowed: &Allowance) -> 
     for (path, count) in &now.entries {
         let base = baseline.entries.get(path).copied().unwrap_or(0);
         if *count > base + allowed.entries {
-            found.push(format!("{path}: {base} files before, {count} after (may be {} more)", allowed.entries));
+            found.push(format!(
+                "{path}: {base} files before, {count} after (may be {} more)",
+                allowed.entries
+            ));
         }
     }
     found
@@ -128,7 +131,12 @@ impl fmt::Display for Reading {
             )?;
         }
         let entries: usize = self.entries.values().sum();
-        writeln!(f, "  {:20} {:8.1} MiB; {entries} files", "together", self.bytes() as f64 / f64::from(1 << 20))
+        writeln!(
+            f,
+            "  {:20} {:8.1} MiB; {entries} files",
+            "together",
+            self.bytes() as f64 / f64::from(1 << 20)
+        )
     }
 }
 

@@ -56,9 +56,9 @@ impl Watcher {
 
     /// The Ready pods of innocent functions.
     pub(crate) fn innocent(&self) -> BTreeMap<Key, Standing> {
-        let pods = self.pods.list_where(|pod| {
-            pod.metadata.namespace.as_deref().is_some_and(|n| n.starts_with("soak-"))
-        });
+        let pods = self
+            .pods
+            .list_where(|pod| pod.metadata.namespace.as_deref().is_some_and(|n| n.starts_with("soak-")));
         pods.iter().filter_map(|pod| Some((key(pod), standing(pod)?))).collect()
     }
 
@@ -71,7 +71,11 @@ impl Watcher {
 
     /// Waits until every pod of `before` that is still wanted is Ready after one restart more, as the same pod. Those
     /// that are not in time, by name, otherwise.
-    pub(crate) async fn recovered(&self, before: &BTreeMap<Key, Standing>, limit: Duration) -> Result<(), Vec<Key>> {
+    pub(crate) async fn recovered(
+        &self,
+        before: &BTreeMap<Key, Standing>,
+        limit: Duration,
+    ) -> Result<(), Vec<Key>> {
         let mut missing = before.clone();
         let mut changes = self.pods.subscribe();
         let all = async {
@@ -89,9 +93,9 @@ impl Watcher {
                         }
                     }
                     Some(Change::Deleted(pod)) => drop(missing.remove(&key(&pod))),
-                    Some(Change::Resync) => missing.retain(|(namespace, name), _| {
-                        self.pods.get(namespace, name).is_some()
-                    }),
+                    Some(Change::Resync) => {
+                        missing.retain(|(namespace, name), _| self.pods.get(namespace, name).is_some())
+                    }
                     None => return,
                 }
             }
@@ -107,7 +111,11 @@ impl Watcher {
     /// Those of `pods` that are the same pods still and that a slice has as not ready.
     fn without_endpoint(&self, pods: &BTreeMap<Key, Standing>) -> usize {
         let slices = self.slices.list_where(|slice| {
-            slice.endpoints.iter().flatten().any(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(false))
+            slice
+                .endpoints
+                .iter()
+                .flatten()
+                .any(|e| e.conditions.as_ref().and_then(|c| c.ready) == Some(false))
         });
         let away: BTreeSet<&str> = slices
             .iter()
@@ -126,7 +134,12 @@ impl Watcher {
 
     /// Waits until every slice has had these pods as ready for `hold`; since when. The controller may be writing what
     /// it saw before, so a moment is not enough.
-    pub(crate) async fn endpoints_ready(&self, pods: &BTreeMap<Key, Standing>, hold: Duration, limit: Duration) -> Option<Instant> {
+    pub(crate) async fn endpoints_ready(
+        &self,
+        pods: &BTreeMap<Key, Standing>,
+        hold: Duration,
+        limit: Duration,
+    ) -> Option<Instant> {
         let begun = Instant::now();
         let mut since = begun;
         while since.elapsed() < hold {
@@ -168,8 +181,14 @@ pub(crate) async fn guard_steady(
         } else {
             match standing(&pod) {
                 Some(now) if now.ip != old.ip => Some(format!("moved from {} to {}", old.ip, now.ip)),
-                Some(now) if usize::try_from(now.restarts - old.restarts).unwrap_or(usize::MAX) > deaths() => {
-                    Some(format!("was restarted {} times, its runtime died {} times", now.restarts - old.restarts, deaths()))
+                Some(now)
+                    if usize::try_from(now.restarts - old.restarts).unwrap_or(usize::MAX) > deaths() =>
+                {
+                    Some(format!(
+                        "was restarted {} times, its runtime died {} times",
+                        now.restarts - old.restarts,
+                        deaths()
+                    ))
                 }
                 Some(_) => None,
                 None if outages.borrow().iter().any(|o| o.killed.runtime() && o.ended.is_none()) => None,
