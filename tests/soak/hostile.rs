@@ -6,11 +6,19 @@ use std::path::Path;
 
 pub(crate) const NAMESPACE: &str = "hostile";
 
-/// A guest and how it is run.
+/// A kind of harm.
 pub(crate) struct Guest {
     pub(crate) name: &'static str,
     pub(crate) bytes: Vec<u8>,
+    serves: bool,
+}
+
+/// One that runs.
+pub(crate) struct Hostile {
+    pub(crate) name: String,
+    /// Whether it is a Function; else it is a pod.
     pub(crate) serves: bool,
+    image: String,
 }
 
 const HELLO: &str = include_str!("../../sample-workloads/hello-wat/hello.wat");
@@ -110,39 +118,54 @@ pub(crate) fn guests() -> Result<Vec<Guest>> {
     ])
 }
 
-/// The object that runs a guest.
-pub(crate) fn object(guest: &Guest, image: &str) -> Value {
-    let limits = json!({ "limits": { "memory": "64Mi" } });
-    if guest.serves {
-        return json!({
-            "apiVersion": "dhow.dev/v1alpha1",
-            "kind": "Function",
-            "metadata": { "name": guest.name, "namespace": NAMESPACE },
-            "spec": { "image": image, "timeoutSeconds": crate::fleet::TIMEOUT_SECONDS, "resources": limits },
-        });
+impl Hostile {
+    pub(crate) fn new(guest: &Guest, number: usize, image: &str) -> Self {
+        Self { name: format!("{}-{number}", guest.name), serves: guest.serves, image: image.to_owned() }
     }
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": { "name": guest.name, "namespace": NAMESPACE },
-        "spec": {
-            "terminationGracePeriodSeconds": 1,
-            "containers": [{
-                "name": "main",
-                "image": image,
-                "resources": limits,
-                "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }],
-            }],
-            "volumes": [{ "name": "scratch", "emptyDir": {} }],
-        },
-    })
-}
 
-/// Where objects of this kind are.
-pub(crate) fn path(guest: &Guest) -> String {
-    if guest.serves {
-        format!("/apis/dhow.dev/v1alpha1/namespaces/{NAMESPACE}/functions")
-    } else {
-        format!("/api/v1/namespaces/{NAMESPACE}/pods")
+    /// The object that runs it.
+    pub(crate) fn object(&self) -> Value {
+        let limits = json!({ "limits": { "memory": "64Mi" } });
+        let metadata = json!({ "name": self.name, "namespace": NAMESPACE });
+        if self.serves {
+            return json!({
+                "apiVersion": "dhow.dev/v1alpha1",
+                "kind": "Function",
+                "metadata": metadata,
+                "spec": {
+                    "image": self.image,
+                    "timeoutSeconds": crate::fleet::TIMEOUT_SECONDS,
+                    "resources": limits,
+                },
+            });
+        }
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": metadata,
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{
+                    "name": "main",
+                    "image": self.image,
+                    "resources": limits,
+                    "volumeMounts": [{ "name": "scratch", "mountPath": "/scratch" }],
+                }],
+                "volumes": [{ "name": "scratch", "emptyDir": {} }],
+            },
+        })
+    }
+
+    /// Where objects of its kind are.
+    pub(crate) fn collection(&self) -> String {
+        if self.serves {
+            format!("/apis/dhow.dev/v1alpha1/namespaces/{NAMESPACE}/functions")
+        } else {
+            format!("/api/v1/namespaces/{NAMESPACE}/pods")
+        }
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("{}.{NAMESPACE}.localhost", self.name)
     }
 }

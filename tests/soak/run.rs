@@ -3,7 +3,7 @@ use crate::api::Api;
 use crate::cluster::{Cluster, NODE};
 use crate::faults::Faults;
 use crate::fleet::{Fleet, Function, namespaces};
-use crate::hostile::{self, Guest};
+use crate::hostile::{self, Hostile};
 use crate::load::{Client, Seen, Way, provoke};
 use crate::plan::{Shape, plan};
 use crate::rng::Rng;
@@ -28,6 +28,8 @@ const AT_ONCE: usize = 16;
 /// tested.
 const CLIENTS: [usize; 3] = [6, 2, 1];
 const PAUSE: Duration = Duration::from_millis(25);
+/// For each so many functions there is one more hostile guest of each kind.
+const FUNCTIONS_PER_HOSTILE: usize = 500;
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
@@ -73,7 +75,7 @@ struct Soak<'a> {
     cluster: Rc<Cluster>,
     fleet: Rc<Fleet>,
     functions: Rc<Vec<Function>>,
-    hostile: Rc<Vec<(Guest, String)>>,
+    hostile: Rc<Vec<Hostile>>,
     faults: Rc<Faults>,
     shutdown: CancellationToken,
 }
@@ -112,7 +114,8 @@ impl<'a> Soak<'a> {
         let mut hostile = Vec::new();
         for guest in hostile::guests()? {
             let image = api.import(NODE, guest.name, guest.bytes.clone()).await?;
-            hostile.push((guest, image));
+            let copies = 1 + args.functions / FUNCTIONS_PER_HOSTILE;
+            hostile.extend((0..copies).map(|number| Hostile::new(&guest, number, &image)));
         }
         let shutdown = CancellationToken::new();
         let fleet = Fleet {
@@ -194,7 +197,17 @@ impl<'a> Soak<'a> {
         }
         println!("{} functions serve after {:.1} s", self.functions.len(), begun.elapsed().as_secs_f64());
         // They come last: nobody has to be made beside them.
-        release(&self.fleet, &self.hostile).await
+        release(&self.fleet, &self.hostile).await?;
+        until("every hostile guest has run", LONG, async || self.all_have_run()).await
+    }
+
+    /// Whether a container of each hostile guest has been started, however it ended: its code is compiled then.
+    fn all_have_run(&self) -> bool {
+        self.hostile.iter().all(|guest| {
+            let pods = self.fleet.watcher.pods.list_with_prefix(hostile::NAMESPACE, &guest.name);
+            let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+            statuses.flatten().any(|status| status.container_id.is_some())
+        })
     }
 
     /// Deletes the namespaces and waits until nothing of them is left.
@@ -249,9 +262,7 @@ impl<'a> Soak<'a> {
                 tasks.spawn_local(client.run(seen.clone(), stop.clone()));
             }
         }
-        let servers = self.hostile.iter().filter(|(guest, _)| guest.serves);
-        let hosts: Vec<String> =
-            servers.map(|(guest, _)| format!("{}.{}.localhost", guest.name, hostile::NAMESPACE)).collect();
+        let hosts = self.hostile.iter().filter(|guest| guest.serves).map(Hostile::host).collect();
         let faults = self.faults.clone();
         let unanswered = Rc::new(move |what: String| faults.add(what));
         tasks.spawn_local(provoke(self.fleet.gateway, hosts, seen.clone(), unanswered, stop.clone()));

@@ -2,7 +2,7 @@
 use crate::cluster::{Cluster, NODE};
 use crate::faults::Faults;
 use crate::fleet::{Fleet, Function};
-use crate::hostile::{self, Guest};
+use crate::hostile::{self, Hostile};
 use crate::outage::{Killed, Outage};
 use crate::plan::{Action, Step};
 use crate::rng::Rng;
@@ -49,8 +49,7 @@ pub(crate) struct Storm {
     pub(crate) cluster: Rc<Cluster>,
     pub(crate) fleet: Rc<Fleet>,
     pub(crate) functions: Rc<Vec<Function>>,
-    /// Each with its image.
-    pub(crate) hostile: Rc<Vec<(Guest, String)>>,
+    pub(crate) hostile: Rc<Vec<Hostile>>,
     pub(crate) faults: Rc<Faults>,
     pub(crate) done: Rc<Done>,
     pub(crate) patience: f64,
@@ -135,14 +134,14 @@ impl Storm {
     }
 
     async fn replace_hostile(&self, n: usize) -> Result<()> {
-        let (guest, image) = &self.hostile[n];
-        let collection = hostile::path(guest);
+        let guest = &self.hostile[n];
+        let collection = guest.collection();
         let path = format!("{collection}/{}", guest.name);
         if self.fleet.api.exists(&path).await? {
             self.fleet.api.delete(&path).await?;
         }
         let begun = Instant::now();
-        let prefix = if guest.serves { format!("{}-r", guest.name) } else { guest.name.to_owned() };
+        let prefix = if guest.serves { format!("{}-r", guest.name) } else { guest.name.clone() };
         loop {
             let pods = self.fleet.watcher.pods.list_with_prefix(hostile::NAMESPACE, &prefix);
             if pods.is_empty() && !self.fleet.api.exists(&path).await? {
@@ -154,7 +153,7 @@ impl Storm {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         // Revisions of the same name may be on their way out: the controller says so and tries again.
-        self.fleet.api.create(&collection, &hostile::object(guest, image)).await.map(drop)
+        self.fleet.api.create(&collection, &guest.object()).await.map(drop)
     }
 
     async fn kill(&self, killed: Killed) -> Result<()> {
@@ -234,11 +233,11 @@ impl Storm {
 }
 
 /// Makes the hostile guests.
-pub(crate) async fn release(fleet: &Fleet, hostile: &[(Guest, String)]) -> Result<()> {
-    for (guest, image) in hostile {
+pub(crate) async fn release(fleet: &Fleet, hostile: &[Hostile]) -> Result<()> {
+    for guest in hostile {
         fleet
             .api
-            .create(&hostile::path(guest), &hostile::object(guest, image))
+            .create(&guest.collection(), &guest.object())
             .await
             .with_context(|| format!("making the hostile guest {}", guest.name))?;
     }
