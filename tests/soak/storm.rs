@@ -6,8 +6,10 @@ use crate::hostile::{self, Hostile};
 use crate::outage::{Killed, Outage};
 use crate::plan::{Action, Step};
 use crate::rng::Rng;
+use crate::watcher::{Key, Standing};
 use anyhow::{Context, Result, bail};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -186,11 +188,11 @@ impl Storm {
             );
             match recovered {
                 Err(missing) => self.faults.add(format!(
-                    "{} of {} pods are not Ready {:.0} s after the runtime was killed, one of them {:?}",
+                    "{} of {} pods are not Ready {:.0} s after the runtime was killed: {}",
                     missing.len(),
                     before.len(),
                     took.as_secs_f64(),
-                    missing.first()
+                    self.tell(missing.first(), &before)
                 )),
                 Ok(()) if took > bound => self.faults.add(format!(
                     "{pods} pods took {:.2} s to be Ready again, {:.2} s are allowed",
@@ -208,6 +210,14 @@ impl Storm {
         }
         self.done.outages.borrow_mut()[number].ended = Some(ended);
         Ok(())
+    }
+
+    /// How a pod stood before, and what its status says now.
+    fn tell(&self, pod: Option<&Key>, before: &BTreeMap<Key, Standing>) -> String {
+        let Some(key) = pod else { return String::new() };
+        let now = self.fleet.watcher.pods.get(&key.0, &key.1);
+        let status = now.and_then(|pod| serde_json::to_string(&pod.status).ok());
+        format!("{}/{} was {:?}, now {}", key.0, key.1, before.get(key), status.unwrap_or_default())
     }
 
     /// Waits until the kubelet that was killed answers through the API server.

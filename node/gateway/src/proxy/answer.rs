@@ -124,6 +124,10 @@ impl Stream {
             return Poll::Ready(Some(frame.map_err(Error::Broken)));
         }
         match self.received.poll_frame(cx) {
+            // A backend that always has more is never waited for, and has no longer than one that is.
+            Poll::Ready(Some(Ok(_))) if self.deadline.is_some_and(|d| d <= Instant::now()) => {
+                Poll::Ready(Some(Err(Error::TimedOut)))
+            }
             Poll::Ready(frame) => {
                 self.waiting = false;
                 Poll::Ready(frame.map(|frame| frame.map_err(Error::Broken)))

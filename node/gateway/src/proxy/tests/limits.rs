@@ -36,6 +36,35 @@ async fn a_function_that_takes_too_long_is_answered_for() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
+/// In real time: a paused clock stands still while there is always something to do.
+#[tokio::test]
+async fn an_answer_that_never_ends_is_cut_off_although_its_backend_never_pauses() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let backend = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        while stream.write_all(b"4\r\nmore\r\n".repeat(1000).as_slice()).await.is_ok() {}
+    });
+    let gateway = gateway_for(&[address], json!({ "timeoutSeconds": 1 })).await;
+    let mut client = TcpStream::connect(gateway.address).await.expect("connect");
+    client.write_all(get("f.localhost").as_bytes()).await.expect("a request");
+    let reading = async {
+        let mut last = Vec::new();
+        let mut piece = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = client.read(&mut piece).await {
+            last = piece[..read].to_vec();
+        }
+        last
+    };
+    let last = tokio::time::timeout(Duration::from_secs(30), reading).await.expect("it is cut off");
+    assert!(!last.ends_with(b"0\r\n\r\n"), "the client must see that it is not all");
+    backend.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_connection_on_which_nothing_is_said_is_closed() {
     let gateway = gateway(&[]).await;
