@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Failures that no outage explains, and how many each outage explains.
-pub(crate) struct Judged<'a> {
-    pub(crate) unexplained: Vec<&'a Failure>,
+pub(crate) struct Judged {
+    pub(crate) unexplained: Vec<Failure>,
     in_flight: usize,
     away: usize,
     /// By what clients saw.
@@ -26,13 +26,13 @@ fn kind(cause: &str) -> String {
     }
 }
 
-pub(crate) fn judge_all<'a>(failures: &'a [Failure], outages: &[Outage], heard: Duration) -> Judged<'a> {
+pub(crate) fn judge_all(failures: &[Failure], outages: &[Outage], heard: Duration) -> Judged {
     let mut judged = Judged { unexplained: Vec::new(), in_flight: 0, away: 0, causes: BTreeMap::new() };
     for failure in failures {
         match judge(failure, outages, heard) {
             Verdict::InFlight(_) => judged.in_flight += 1,
             Verdict::Away(_) => judged.away += 1,
-            Verdict::Unexplained => judged.unexplained.push(failure),
+            Verdict::Unexplained => judged.unexplained.push(failure.clone()),
         }
         *judged.causes.entry(format!("{}: {}", failure.via, kind(&failure.cause))).or_default() += 1;
     }
@@ -71,7 +71,7 @@ fn seconds(durations: impl Iterator<Item = Duration>) -> String {
     }
 }
 
-pub(crate) fn print(done: &Done, seen: &Seen, judged: &Judged<'_>, curve: &[(Duration, u64)]) {
+pub(crate) fn print(done: &Done, seen: &Seen, judged: &Judged, curve: &[(Duration, u64)]) {
     println!("\nrequests");
     for (way, latencies) in &*seen.latencies.borrow() {
         let [p50, p99, p999, max] = latencies.percentiles_ms([50.0, 99.0, 99.9, 100.0]);

@@ -5,7 +5,8 @@ use crate::faults::Faults;
 use crate::fleet::{Fleet, Function, namespaces};
 use crate::hostile::{self, Hostile};
 use crate::load::{Client, Seen, Way, provoke};
-use crate::plan::{Shape, plan};
+use crate::plan::{Action, Shape, Step, plan};
+use crate::report::Judged;
 use crate::rng::Rng;
 use crate::storm::{Done, Storm, release};
 use crate::usage::{ALLOWANCE, Reading, excess};
@@ -147,36 +148,40 @@ impl<'a> Soak<'a> {
 
     async fn laps(&self) -> Result<()> {
         self.create().await?;
-        println!("asking them for the baseline …");
-        let load = self.load().await?;
-        tokio::time::sleep((self.shape.length / 10).clamp(Duration::from_secs(8), Duration::from_secs(60)))
-            .await;
-        let seen = load.end().await;
-        if seen.failed.get() > 0 {
-            let first = seen.failures.borrow().first().map(|f| report::tell(f, &[], Instant::now()));
-            self.faults
-                .add(format!("{} requests failed before anything was done: {first:?}", seen.failed.get()));
-        }
+        println!("the lap for the baseline");
+        // Everything comes back at once after a kill, which takes more memory than it ever takes else.
+        let warm = (self.shape.length / 10).clamp(Duration::from_secs(8), Duration::from_secs(60));
+        let steps = vec![Step { at: warm, action: Action::KillBoth }];
+        let before = Rc::new(Done::default());
+        let (seen, _) = self.storm(&before, steps).await?;
+        self.judge(&seen, &before);
         self.delete().await?;
         let baseline = self.settled().await;
         println!("the baseline:\n{baseline}");
 
         self.create().await?;
         let done = Rc::new(Done::default());
-        let (seen, curve) = self.storm(&done).await?;
+        let steps = plan(self.seed, &self.shape);
+        println!("the storm: {} steps", steps.len());
+        let (seen, curve) = self.storm(&done, steps).await?;
         println!("with everything there:\n{}", self.cluster.reading());
         self.delete().await?;
-        let outages = done.outages.borrow().clone();
-        let failures = seen.failures.borrow().clone();
-        let judged = report::judge_all(&failures, &outages, self.fleet.heard);
-        for failure in &judged.unexplained {
-            self.faults.add(report::tell(failure, &outages, self.faults.begun()));
-        }
+        let judged = self.judge(&seen, &done);
         let after = self.back_to(&baseline).await;
         report::print(&done, &seen, &judged, &curve);
         println!("the baseline:\n{baseline}after everything was deleted:\n{after}");
         self.shutdown.cancel();
         Ok(())
+    }
+
+    /// What no outage explains is a fault.
+    fn judge(&self, seen: &Seen, done: &Done) -> Judged {
+        let (failures, outages) = (seen.failures.borrow(), done.outages.borrow());
+        let judged = report::judge_all(&failures, &outages, self.fleet.heard);
+        for failure in &judged.unexplained {
+            self.faults.add(report::tell(failure, &outages, self.faults.begun()));
+        }
+        judged
     }
 
     async fn create(&self) -> Result<()> {
@@ -270,9 +275,7 @@ impl<'a> Soak<'a> {
     }
 
     /// The plan carried out under load, and every function asked after it.
-    async fn storm(&self, done: &Rc<Done>) -> Result<(Rc<Seen>, Vec<(Duration, u64)>)> {
-        let steps = plan(self.seed, &self.shape);
-        println!("the storm: {} steps", steps.len());
+    async fn storm(&self, done: &Rc<Done>, steps: Vec<Step>) -> Result<(Rc<Seen>, Vec<(Duration, u64)>)> {
         let steady = self.steady()?;
         let guarding = tokio::task::spawn_local(guard_steady(
             self.fleet.watcher.clone(),

@@ -39,7 +39,6 @@ async fn a_function_that_takes_too_long_is_answered_for() {
 /// In real time: a paused clock stands still while there is always something to do.
 #[tokio::test]
 async fn an_answer_that_never_ends_is_cut_off_although_its_backend_never_pauses() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     let backend = tokio::spawn(async move {
