@@ -9,6 +9,7 @@
 //!          └──► dhow runtime                                                           (a process of its own)
 //!   dhow deploy, run, get, … ──► the API server, as any client
 //! ```
+mod allocator;
 mod ambient;
 mod client_commands;
 mod components;

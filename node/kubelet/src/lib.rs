@@ -36,7 +36,7 @@ pub mod status;
 pub mod volumes;
 mod worker;
 
-use agent::{Agent, PARALLEL_STARTS, Registry, Shared};
+use agent::{Agent, PARALLEL_OBSERVATIONS, PARALLEL_STARTS, Registry, Shared};
 use client::k8s_openapi::api::core::v1 as core;
 use client::{Client, Informers, Recorder, Selection};
 use container_config::Dns;
@@ -240,6 +240,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             allocatable: allocatable(&settings, &machine),
             starts: Semaphore::new(PARALLEL_STARTS),
+            observations: Semaphore::new(PARALLEL_OBSERVATIONS),
         });
         Some(Agent::new(shared, pods, registry, config.max_pods, shutdown.clone()))
     };

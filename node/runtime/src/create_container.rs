@@ -69,8 +69,9 @@ impl Runtime {
 
         let id = self.new_id();
         let record = self.container_record(&id, &sandbox, &config, &image, shim.as_ref())?;
-        let log = Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log)
-            .map_err(from_disk("opening the container's log"))?;
+        let log =
+            Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log, inner.logs.clone())
+                .map_err(from_disk("opening the container's log"))?;
         let log = Arc::new(log);
         let (input, ours) = match config.stdin {
             true => {

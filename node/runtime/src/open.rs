@@ -2,7 +2,7 @@
 use crate::config::Config;
 use crate::container::{Entry, nanoseconds};
 use crate::error::OpenError;
-use crate::log::Log;
+use crate::log::{Log, OpenLogs};
 use crate::networks::Networks;
 use crate::plan::Candidate;
 use crate::record::{ContainerRecord, ExitRecord, Records, SandboxRecord, Survive};
@@ -35,6 +35,7 @@ pub(crate) struct Inner {
     pub(crate) containers: Records,
     pub(crate) state: Mutex<State>,
     pub(crate) networks: Networks,
+    pub(crate) logs: Arc<OpenLogs>,
     pub(crate) events: broadcast::Sender<(ContainerEventType, String, String)>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -63,6 +64,7 @@ impl Runtime {
             containers,
             state: Mutex::default(),
             networks: Networks::default(),
+            logs: Arc::default(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -122,9 +124,9 @@ impl Runtime {
         // The log's directory may be gone with its pod: a container without a log is better than no runtime.
         let path = if ended { "" } else { record.log_path.as_str() };
         let clock = inner.config.clock.clone();
-        let log = Log::open(path, clock.clone(), inner.config.log).or_else(|error| {
+        let log = Log::open(path, clock.clone(), inner.config.log, inner.logs.clone()).or_else(|error| {
             tracing::warn!(container = id, %error, "a container's log cannot be opened");
-            Log::open("", clock, inner.config.log)
+            Log::open("", clock, inner.config.log, inner.logs.clone())
         });
         let log = Arc::new(log.map_err(OpenError::io("opening a log"))?);
         let handle = if ended { None } else { self.adopt(&record, log.clone()).await };

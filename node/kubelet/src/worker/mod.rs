@@ -346,6 +346,8 @@ impl Worker {
         if !self.stale {
             return Ok(());
         }
+        // It is never closed.
+        let _turn = self.shared.observations.acquire().await;
         // What happens while we look comes as mail and makes it stale again.
         self.stale = false;
         let observed = observe::observe_sandboxes(&*self.shared.runtime, &self.sandboxes).await;
