@@ -20,6 +20,7 @@ mod import;
 mod index;
 mod layer;
 mod manifest;
+mod pace;
 mod pull;
 mod push;
 mod reference;

@@ -4,6 +4,7 @@ use crate::blobs::Expect;
 use crate::error::blocking;
 use crate::index::LayerRecord;
 use crate::manifest::{self, Descriptor, Document, Manifest, Shape};
+use crate::pace::{MIN_BYTES, TooSlow, WINDOW, paced};
 use crate::registry::explain;
 use crate::store::{Images, Pins};
 use crate::{Credential, Error, ImageRecord, Kind, Progress, ProgressFn, Reference, RunConfig, layer, wasm};
@@ -246,13 +247,24 @@ impl Images {
             size: descriptor.size as i64,
             ..OciDescriptor::default()
         };
-        let stream = source
-            .client
-            .pull_blob_stream(source.reference.oci(), &wanted)
-            .await
-            .map_err(|e| explain(e, &source.reference, source.credential))?;
         let registry = source.reference.registry();
-        let stream = stream.map(|piece| piece.map_err(|e| broken(e, registry, &what)));
+        let too_slow = || Error::Unreachable {
+            registry: registry.to_string(),
+            reason: format!(
+                "it sent less than {} KiB of {what} in {} seconds",
+                MIN_BYTES / 1024,
+                WINDOW.as_secs()
+            ),
+        };
+        let asking = source.client.pull_blob_stream(source.reference.oci(), &wanted);
+        let stream = tokio::time::timeout(WINDOW, asking)
+            .await
+            .map_err(|_| too_slow())?
+            .map_err(|e| explain(e, &source.reference, source.credential))?;
+        let stream = paced(stream).map(|piece| match piece {
+            Ok(piece) => piece.map_err(|e| broken(e, registry, &what)),
+            Err(TooSlow) => Err(too_slow()),
+        });
         // The manifest said how large it is: more would be another blob.
         let expect = Expect { what: &what, digest: Some(&descriptor.digest), limit: descriptor.size };
         blobs.ingest(stream, expect, |bytes| meter.add(bytes, "pulling")).await.map_err(|e| match e {
