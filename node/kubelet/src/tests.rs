@@ -590,6 +590,35 @@ async fn a_containers_last_words_and_the_end_of_its_log_become_its_message() {
     node.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_runtime_is_told_which_mounts_are_a_sub_path_for_it_may_follow_no_link_there() {
+    let node = Node::start();
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let told = seen.clone();
+    node.runtime.script_with(move |_, config| {
+        let paths = config.annotations.get(cri::SUB_PATHS_ANNOTATION).cloned();
+        *told.lock() = Some((paths, config.mounts.clone()));
+        None
+    });
+    node.put_pod(
+        "p",
+        json!({
+            "containers": [{ "name": "c", "image": "app", "volumeMounts": [
+                { "name": "v", "mountPath": "/whole" },
+                { "name": "v", "mountPath": "/part", "subPath": "a/b" },
+                { "name": "v", "mountPath": "/file,:x", "subPathExpr": "a/c" },
+            ] }],
+            "volumes": [{ "name": "v", "emptyDir": {} }],
+        }),
+    );
+    node.until("it runs", |n| n.runtime.running().len() == 1).await;
+    let (paths, mounts) = seen.lock().clone().unwrap();
+    assert_eq!(paths.as_deref(), Some(r#"["/part","/file,:x"]"#));
+    let part = mounts.iter().find(|m| m.container_path == "/part").unwrap();
+    assert!(part.host_path.ends_with("/v/a/b"), "{}", part.host_path);
+    node.stop().await;
+}
+
 /// One request over HTTPS; the status and the body.
 async fn request(
     address: std::net::SocketAddr,

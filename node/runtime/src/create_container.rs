@@ -3,6 +3,7 @@ use crate::container::Entry;
 use crate::error::{from_disk, from_images, from_shim, no_sandbox};
 use crate::log::Log;
 use crate::open::{Inner, Runtime};
+use crate::pin::pin;
 use crate::plan;
 use crate::record::{ContainerRecord, MountRecord, SandboxRecord, Survive};
 use cri::{ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Error};
@@ -79,7 +80,11 @@ impl Runtime {
             }
             false => (None, None),
         };
-        let spec = self.spec(&record, &sandbox, &config, &image, content, input, log.clone())?;
+        let mut spec = self.spec(&record, &sandbox, &config, &image, content, input, log.clone())?;
+        let sub_paths = plan::compute_sub_paths(&config)?;
+        for mount in spec.mounts.iter_mut().filter(|mount| sub_paths.contains(&mount.container_path)) {
+            mount.pinned = Some(pin(&mount.host_path)?);
+        }
         let saved = inner
             .containers
             .save(&id, &record, Survive::Process)
@@ -232,7 +237,19 @@ impl Runtime {
         }
         let own = self.inner.sandboxes.directory(&sandbox.id).join("resolv.conf");
         let host_path = [own, PathBuf::from(PATH)].into_iter().find(|path| path.exists())?;
-        Some(shim::Mount { host_path, container_path: PATH.to_string(), read_only: true })
+        Some(shim::Mount { host_path, container_path: PATH.to_string(), read_only: true, pinned: None })
+    }
+}
+
+/// An image a container is being made of.
+struct HeldImage {
+    inner: Arc<Inner>,
+    id: String,
+}
+
+impl Drop for HeldImage {
+    fn drop(&mut self) {
+        self.inner.state.lock().release_image(&self.id);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Deciding, without doing anything: which shim runs a container, and what it is told. Pure.
 use cri::{
     ContainerConfig, Error, LinuxContainerResources, Mount, NamespaceMode, PORTS_ANNOTATION,
-    PodSandboxConfig, Signal,
+    PodSandboxConfig, SUB_PATHS_ANNOTATION, Signal,
 };
 use images::RunConfig;
 use shim::{ImageKind, Resources};
@@ -191,9 +191,18 @@ pub(crate) fn compute_mounts(mounts: &[Mount]) -> Result<Vec<shim::Mount>, Error
                 host_path: PathBuf::from(&mount.host_path),
                 container_path: mount.container_path.clone(),
                 read_only: mount.readonly,
+                pinned: None,
             })
         })
         .collect()
+}
+
+/// Where what is mounted lies at a path that others can put a link into: the container's own annotation, which no pod
+/// can forge.
+pub(crate) fn compute_sub_paths(config: &ContainerConfig) -> Result<Vec<String>, Error> {
+    let Some(text) = config.annotations.get(SUB_PATHS_ANNOTATION) else { return Ok(Vec::new()) };
+    serde_json::from_str(text)
+        .map_err(|e| Error::InvalidArgument(format!("annotation {SUB_PATHS_ANNOTATION}: {e}")))
 }
 
 /// The signal that asks a container to end: the pod's word, else the image's, else SIGTERM.

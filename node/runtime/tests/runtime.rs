@@ -199,6 +199,36 @@ async fn the_runtime_passes_the_suite() {
 }
 
 #[tokio::test]
+async fn a_sub_path_is_mounted_as_it_was_when_the_container_was_made_and_not_through_a_link() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let volume = bench.directory.path().canonicalize().unwrap().join("volume");
+    std::fs::create_dir_all(volume.join("a")).unwrap();
+    std::fs::write(volume.join("a/whose"), "the pod's").unwrap();
+    let outside = bench.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("whose"), "the node's").unwrap();
+    let mut config = bench.config("forever").await;
+    config.mounts = vec![Mount {
+        host_path: volume.join("a").to_str().unwrap().into(),
+        container_path: "/data".into(),
+        ..Default::default()
+    }];
+    config.annotations = [(SUB_PATHS_ANNOTATION.to_string(), "[\"/data\"]".to_string())].into();
+    bench.create_with(&sandbox, config.clone()).await.unwrap();
+
+    std::fs::rename(volume.join("a"), volume.join("away")).unwrap();
+    std::os::unix::fs::symlink(&outside, volume.join("a")).unwrap();
+    let seen = bench.shim.seen().pop().unwrap();
+    assert_eq!(std::fs::read_to_string(seen.mounts[0].source().join("whose")).unwrap(), "the pod's");
+
+    let error = bench.create_with(&sandbox, config).await.unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    assert!(error.to_string().contains("was exchanged while the container was made"), "{error}");
+    assert_eq!(bench.shim.seen().len(), 1, "the shim was asked all the same");
+}
+
+#[tokio::test]
 async fn output_becomes_a_log_in_cris_format() {
     let bench = Bench::new().await;
     let sandbox = bench.sandbox("pod").await;

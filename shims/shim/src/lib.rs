@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub mod fake;
+mod mount;
 mod network;
 
+pub use mount::{Mount, Pinned};
 pub use network::Network;
 
 /// What an image turned out to be once it lies on this machine.
@@ -53,14 +55,6 @@ impl ImageContent {
             Self::Linux { .. } => ImageKind::Linux,
         }
     }
-}
-
-/// A directory or file of this machine seen inside the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub host_path: PathBuf,
-    pub container_path: String,
-    pub read_only: bool,
 }
 
 /// Limits; `None` is unlimited as far as the node's own limits allow.

@@ -157,14 +157,14 @@ impl Worker {
         })
     }
 
-    /// The mounts of a container.
+    /// The mounts of a container, and the container paths of those that are a subPath.
     pub(super) async fn mounts(
         &self,
         c: &core::Container,
         env: &[(String, String)],
-    ) -> Result<Vec<cri::Mount>, String> {
+    ) -> Result<(Vec<cri::Mount>, Vec<String>), String> {
         let volumes = self.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut sub_paths) = (Vec::new(), Vec::new());
         for m in c.volume_mounts.iter().flatten() {
             let volume = volumes.iter().find(|v| v.name == m.name);
             let path = volume.and_then(|v| volume_path(&self.shared.root_dir, &self.uid, v));
@@ -187,6 +187,7 @@ impl Worker {
                     }
                     Err(e) => return Err(e.to_string()),
                 };
+                sub_paths.push(absolute(&m.mount_path));
             }
             mounts.push(cri::Mount {
                 container_path: absolute(&m.mount_path),
@@ -200,7 +201,7 @@ impl Worker {
                 ..Default::default()
             });
         }
-        Ok(mounts)
+        Ok((mounts, sub_paths))
     }
 }
 

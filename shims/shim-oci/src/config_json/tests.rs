@@ -111,8 +111,12 @@ fn namespaces_are_its_own_except_the_nodes_network() {
 #[test]
 fn a_mount_inside_another_comes_after_it() {
     let mut wanted = spec();
-    let mount =
-        |path: &str, read_only| Mount { host_path: "/h".into(), container_path: path.into(), read_only };
+    let mount = |path: &str, read_only| Mount {
+        host_path: "/h".into(),
+        container_path: path.into(),
+        read_only,
+        pinned: None,
+    };
     wanted.mounts = vec![mount("/data/inner", true), mount("/data", false)];
     let config = config(&wanted, &host());
     let mounts = config["mounts"].as_array().unwrap();
