@@ -59,10 +59,7 @@ impl Runtime {
         let config = request.config.unwrap_or_default();
         let sandbox = self.ready_sandbox(&request.pod_sandbox_id)?;
         let image_name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
-        let image = inner
-            .images
-            .get(&image_name)
-            .ok_or_else(|| Error::NotFound(format!("image {image_name:?} is not on this node")))?;
+        let (image, _held) = self.hold_image(&image_name)?;
         let kind = Inner::shim_kind(&image.kind);
         let chosen = plan::choose_shim(&sandbox.handler, kind, &image_name, &self.candidates())?;
         let shim = inner.config.shims[chosen].clone();
@@ -122,6 +119,18 @@ impl Runtime {
             return Err(Error::FailedPrecondition(format!("sandbox {} was stopped meanwhile", sandbox.id)));
         }
         Ok(id)
+    }
+
+    /// An image that stays here until the container that is made of it is known.
+    fn hold_image(&self, name: &str) -> Result<(Arc<ImageRecord>, HeldImage), Error> {
+        let missing = || Error::NotFound(format!("image {name:?} is not on this node"));
+        let mut state = self.inner.state.lock();
+        let image = self.inner.images.get(name).ok_or_else(missing)?;
+        if !state.hold_image(&image.id) {
+            return Err(missing());
+        }
+        let held = HeldImage { inner: self.inner.clone(), id: image.id.clone() };
+        Ok((image, held))
     }
 
     fn ready_sandbox(&self, id: &str) -> Result<SandboxRecord, Error> {
