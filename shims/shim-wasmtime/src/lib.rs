@@ -46,7 +46,7 @@ mod offers;
 mod outbound;
 mod preopen;
 mod reach;
-mod request_body;
+
 mod response_body;
 mod sealed;
 mod sockets;
