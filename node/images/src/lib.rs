@@ -25,6 +25,7 @@ mod pull;
 mod push;
 mod reference;
 mod registry;
+mod repository;
 mod store;
 mod wasm;
 
