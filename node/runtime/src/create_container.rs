@@ -223,6 +223,7 @@ impl Runtime {
             mounts,
             read_only_root: context.readonly_rootfs,
             privileged: context.privileged,
+            seccomp: plan::compute_seccomp(&context)?,
             resources: plan::compute_resources(linux.resources.as_ref()),
             pod_ip: attachment.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |attachment| attachment.ip),
             hostname: sandbox.hostname.clone(),

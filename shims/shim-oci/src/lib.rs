@@ -25,6 +25,7 @@ mod oci_runtime;
 mod pins;
 mod record;
 mod rootfs;
+mod seccomp;
 mod streams;
 mod user;
 

@@ -70,6 +70,16 @@ pub struct Resources {
     pub oom_score_adj: Option<i64>,
 }
 
+/// Which system calls a container may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All that its capabilities permit.
+    #[default]
+    Unconfined,
+    /// Those of the shim's own profile.
+    RuntimeDefault,
+}
+
 /// Where a container's output goes: the runtime's log of it, and whoever is attached.
 pub trait Output: Send + Sync + 'static {
     /// Takes bytes of one stream as they come, whole lines or not. Blocks for no longer than a disk write;
@@ -109,6 +119,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub read_only_root: bool,
     pub privileged: bool,
+    pub seccomp: Seccomp,
     pub resources: Resources,
     /// The pod's address: where a wasi:http component is served and sockets are bound.
     pub pod_ip: IpAddr,

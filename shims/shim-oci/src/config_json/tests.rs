@@ -20,6 +20,7 @@ fn spec() -> ContainerSpec {
         mounts: Vec::new(),
         read_only_root: true,
         privileged: false,
+        seccomp: shim::Seccomp::Unconfined,
         resources: Resources::default(),
         pod_ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         hostname: "pod".into(),

@@ -1,7 +1,7 @@
 //! What a container sees, what it may do, how it ends.
 use crate::world::{World, soon};
 use shim::fake::Captured;
-use shim::{Error, ImageContent, ImageKind, Mount, Shim};
+use shim::{Error, ImageContent, ImageKind, Mount, Seccomp, Shim};
 use shim_oci::{Config, OciShim};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -223,6 +223,22 @@ async fn a_pinned_volume_is_mounted_whatever_its_path_leads_to_meanwhile_and_no_
     soon(container.delete()).await.unwrap();
     assert_eq!(std::fs::read_dir(world.dir.path().join("runc.pins")).unwrap().count(), 0);
     assert_eq!(std::fs::read_to_string(world.dir.path().join("away/whose")).unwrap(), "the pod's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_profile_permits_what_programs_do_and_refuses_new_namespaces() {
+    let Some(world) = World::new() else { return };
+    // A namespace of users needs no capability, so that only a profile can refuse it.
+    let script = "/bin/busybox unshare -U /bin/busybox true 2>/dev/null && echo made || echo refused; \
+                  echo x > /tmp/a && /bin/busybox mv /tmp/a /tmp/b && cat /tmp/b; (sleep 0; id -u) | cat";
+    for (seccomp, namespace) in [(Seccomp::Unconfined, "made"), (Seccomp::RuntimeDefault, "refused")] {
+        let (mut spec, log) = world.spec("seccomp", script);
+        spec.seccomp = seccomp;
+        let state_dir = spec.state_dir.clone();
+        assert_eq!(world.run(spec).await.code, 0);
+        assert_eq!(log.stdout(), format!("{namespace}\nx\n0\n"), "{seccomp:?}");
+        std::fs::remove_dir_all(state_dir).unwrap();
+    }
 }
 
 fn groups_named(name: &str) -> String {
