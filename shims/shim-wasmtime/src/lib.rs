@@ -38,6 +38,7 @@ mod http_server;
 mod idle;
 mod instance;
 mod lanes;
+mod limited_body;
 pub mod limits;
 mod listener;
 mod log_rate;
