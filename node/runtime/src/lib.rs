@@ -26,6 +26,7 @@ mod log;
 mod metrics;
 mod networks;
 mod open;
+mod pin;
 mod plan;
 mod record;
 mod remove_container;

@@ -22,8 +22,10 @@ mod exec;
 mod host;
 mod monitor;
 mod oci_runtime;
+mod pins;
 mod record;
 mod rootfs;
+mod seccomp;
 mod streams;
 mod user;
 

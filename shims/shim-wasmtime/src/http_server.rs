@@ -16,6 +16,7 @@ use crate::guest::Guest;
 use crate::host::Host;
 use crate::idle::IdleInstances;
 use crate::instance::{Answered, HttpPre, Instance};
+use crate::limited_body::{LimitedBody, TooLong};
 use crate::limits::{
     CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, INSTANCE_REUSE_ANNOTATION,
     MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_EXHAUSTIONS,
@@ -23,7 +24,6 @@ use crate::limits::{
     MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT,
     TIMEOUT_ANNOTATION,
 };
-use crate::request_body::LimitedBody;
 use crate::response_body::Cut;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -53,6 +53,9 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::WasiBody;
+
+/// A request that is longer than its container takes.
+const TOO_LONG: TooLong = wasmtime_wasi_http::Error::HttpRequestBodySize;
 
 /// How long accepting pauses when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -399,7 +402,7 @@ impl Server {
         cut: Cut,
     ) -> Outcome {
         let _running = self.host.ticker.running();
-        let request = request.map(|body| LimitedBody::new(body, self.settings.max_body));
+        let request = request.map(|body| LimitedBody::new(body, self.settings.max_body, TOO_LONG));
         let me = self.clone();
         let call = async move {
             let mut instance = me.instance().await?;

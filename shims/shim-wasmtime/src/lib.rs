@@ -38,6 +38,7 @@ mod http_server;
 mod idle;
 mod instance;
 mod lanes;
+mod limited_body;
 pub mod limits;
 mod listener;
 mod log_rate;
@@ -46,7 +47,7 @@ mod offers;
 mod outbound;
 mod preopen;
 mod reach;
-mod request_body;
+
 mod response_body;
 mod sealed;
 mod sockets;

@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 pub mod fake;
+mod mount;
 mod network;
 
+pub use mount::{Mount, Pinned};
 pub use network::Network;
 
 /// What an image turned out to be once it lies on this machine.
@@ -55,14 +57,6 @@ impl ImageContent {
     }
 }
 
-/// A directory or file of this machine seen inside the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub host_path: PathBuf,
-    pub container_path: String,
-    pub read_only: bool,
-}
-
 /// Limits; `None` is unlimited as far as the node's own limits allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -74,6 +68,16 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     pub pids_limit: Option<i64>,
     pub oom_score_adj: Option<i64>,
+}
+
+/// Which system calls a container may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All that its capabilities permit.
+    #[default]
+    Unconfined,
+    /// Those of the shim's own profile.
+    RuntimeDefault,
 }
 
 /// Where a container's output goes: the runtime's log of it, and whoever is attached.
@@ -115,6 +119,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub read_only_root: bool,
     pub privileged: bool,
+    pub seccomp: Seccomp,
     pub resources: Resources,
     /// The pod's address: where a wasi:http component is served and sockets are bound.
     pub pod_ip: IpAddr,

@@ -376,7 +376,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         self.inner.called("ExecSync", &request.container_id)?;
-        let exec = {
+        let (exec, takes) = {
             let state = self.inner.state.lock();
             let held = state.container(&request.container_id)?;
             if held.status.state() != ContainerState::Running {
@@ -385,8 +385,9 @@ impl RuntimeService for FakeRuntime {
                     request.container_id
                 )));
             }
-            held.script.exec.clone()
+            (held.script.exec.clone(), held.script.exec_takes)
         };
+        tokio::time::sleep(takes).await;
         let (exit_code, output) = exec.map(|exec| exec(&request.cmd)).unwrap_or_default();
         Ok(ExecSyncResponse { stdout: output.into_bytes(), stderr: Vec::new(), exit_code })
     }
