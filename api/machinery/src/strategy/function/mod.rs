@@ -1,4 +1,5 @@
 //! Functions (`dhow.dev/v1alpha1`): a program that answers HTTP, kept running and reachable by name.
+mod queue;
 mod traffic;
 mod trigger;
 
@@ -19,6 +20,8 @@ const MAX_NAME_LEN: usize = 52;
 /// The gateway keeps a route for each pair of a host and a path.
 const MAX_HOSTS: usize = 256;
 const MAX_PATHS: usize = 256;
+/// `timeoutSeconds` when it is not given, as the schema says.
+const DEFAULT_TIMEOUT_SECONDS: i64 = 30;
 
 impl Strategy for Function {
     fn default(&self, obj: &mut Value) {
@@ -38,7 +41,8 @@ impl Strategy for Function {
         hosts(&mut faults, list(spec, "/hosts"), &path.child("hosts"));
         paths(&mut faults, list(spec, "/paths"), &path.child("paths"));
         traffic::check(&mut faults, crate::meta::name(obj), list(spec, "/traffic"), &path.child("traffic"));
-        trigger::check(&mut faults, list(spec, "/triggers"), &path.child("triggers"));
+        let timeout = maybe_int(spec, "/timeoutSeconds").unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        trigger::check(&mut faults, list(spec, "/triggers"), timeout, &path.child("triggers"));
         faults
     }
     fn validate_status_update(&self, new: &Value, _old: &Value) -> Faults {
@@ -167,12 +171,17 @@ mod tests {
                 "revisionHistoryLimit": 5,
                 "traffic": [{"revision": "f-r1", "percent": 100}, {"revision": "latest", "headers": {"x-canary": "1"}}],
                 "triggers": [{"name": "t", "cron": {"schedule": "* * * * *", "timeZone": "Europe/Berlin", "path": "/",
-                    "concurrencyPolicy": "Forbid", "startingDeadlineSeconds": 10, "body": "b"}}]},
+                    "concurrencyPolicy": "Forbid", "startingDeadlineSeconds": 10, "body": "b"}},
+                    {"name": "q", "queue": {"secretKeyRef": {"name": "redis", "key": "url"}, "stream": "s",
+                    "group": "g", "path": "/", "concurrency": 1, "maxAttempts": 1, "backoffSeconds": 1,
+                    "visibilityTimeoutSeconds": 60, "deadLetterStream": "d"}},
+                    {"name": "q2", "queue": {"url": "redis://r", "stream": "s"}}]},
             "status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "url": "http://f.localhost",
                 "selector": "dhow.dev/function=f", "latestCreatedRevision": "f-r2", "latestReadyRevision": "f-r1",
                 "traffic": [{"revision": "f-r1", "percent": 100, "service": "f-r1", "headers": {"a": "b"}}],
                 "triggers": [{"name": "t", "lastScheduleTime": "2026-01-01T00:00:00Z", "lastResult": "200",
-                    "lastSuccessfulTime": "2026-01-01T00:00:00Z"}],
+                    "lastSuccessfulTime": "2026-01-01T00:00:00Z", "pendingMessages": 1, "lagMessages": 2,
+                    "conditions": [condition]}],
                 "conditions": [condition]}});
         f["spec"].as_object_mut().unwrap().extend(shared.as_object().unwrap().clone());
         assert_eq!(crate::schema::decode(schema, &mut f), Ok(vec![]));
