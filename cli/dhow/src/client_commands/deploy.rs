@@ -102,7 +102,11 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
     let image = import::image(connection, &wish.image, import::Use::Http).await?;
     let name = wish.name;
     let mut spec = wish.spec;
-    spec.insert("image".into(), json!(image));
+    // Always: what the image before imported is not what this one does.
+    if !spec.contains_key("imports") {
+        spec.insert("imports".into(), json!(image.imports));
+    }
+    spec.insert("image".into(), json!(image.reference));
     let path = format!("/apis/dhow.dev/v1alpha1/namespaces/{}/functions", connection.namespace);
     let existing =
         connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
@@ -113,6 +117,7 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
         Err(e) if client::is_not_found(&e) => {
             let mut function =
                 serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
+            spec.retain(|_, value| !value.is_null());
             function["spec"] = Value::Object(spec);
             Request::post(format!("{path}?fieldManager=dhow-deploy"))
                 .header(http::header::CONTENT_TYPE, "application/json")

@@ -138,7 +138,7 @@ mod tests {
         assert!(got.contains(&"spec.paths[2]: Duplicate value: \"/y\"".to_owned()));
         assert!(got.contains(&"spec.env[0].name: Required value".to_owned()));
         let f = json!({"spec": {"image": "x", "timeoutSeconds": 0, "concurrency": 0, "minReplicas": 3, "maxReplicas": 2,
-            "hosts": ["*.shop.example", "shop.*.example", "10.0.0.1"], "egress": ["http://x"],
+            "hosts": ["*.shop.example", "shop.*.example", "10.0.0.1"], "egress": ["http://x"], "imports": ["a:b/c@1.0.0", "a,b"],
             "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "w", "mountPath": "/w"}]}});
         let got = shown(&Function.validate(&f));
         for part in [
@@ -146,13 +146,14 @@ mod tests {
             "spec.concurrency: Invalid value: 0",
             "spec.volumeMounts[0].name: Not found: \"w\"",
             "spec.egress[0]: Invalid value: \"http://x\": must be a host name",
+            "spec.imports[1]: Invalid value: \"a,b\": must be the name of an interface",
             "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
             "spec.hosts[1]: Invalid value: \"shop.*.example\": a wildcard DNS-1123 subdomain must start with '*.'",
             "spec.hosts[2]: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
         ] {
             assert!(got.iter().any(|g| g.starts_with(part)), "{part}: {got:?}");
         }
-        assert_eq!(got.len(), 7, "{got:?}");
+        assert_eq!(got.len(), 8, "{got:?}");
     }
 
     #[test]
@@ -165,7 +166,7 @@ mod tests {
             "envFrom": [{"configMapRef": {"name": "c"}}], "port": 8080, "imagePullSecrets": [{"name": "s"}],
             "resources": {"limits": {"memory": "64Mi"}}, "volumes": [{"name": "v", "emptyDir": {}}],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}], "egress": ["api.example.com:443"],
-            "config": ["/v"], "keyvalue": ["default", "s=redis://r:6379"], "timeoutSeconds": 5, "concurrency": 10});
+            "config": ["/v"], "keyvalue": ["default", "s=redis://r:6379"], "imports": ["wasi:http/types@0.2.0"], "timeoutSeconds": 5, "concurrency": 10});
         let mut f = json!({"apiVersion": "dhow.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
             "spec": {"replicas": 1, "minReplicas": 1, "maxReplicas": 3, "hosts": ["h.example"], "paths": ["/"],
                 "revisionHistoryLimit": 5,
