@@ -63,7 +63,8 @@ impl Redis {
 
     #[track_caller]
     fn entries(&self, stream: &str) -> Vec<BTreeMap<String, String>> {
-        let all: Vec<(String, Vec<(String, String)>)> = self.ask(&["XRANGE", stream, "-", "+"]).expect("XRANGE");
+        let all: Vec<(String, Vec<(String, String)>)> =
+            self.ask(&["XRANGE", stream, "-", "+"]).expect("XRANGE");
         all.into_iter().map(|(_, fields)| fields.into_iter().collect()).collect()
     }
 
@@ -129,7 +130,8 @@ fn until_triggers_are(t: &Namespace, status: &str, words: &str) -> Value {
 fn orders(t: &Namespace) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for line in t.ok(&["logs", "-l", "dhow.dev/function=orders", "--tail=-1"]).lines() {
-        let order = line.strip_prefix("order ").and_then(|l| l.split_once(", message ")).expect("a line of ours").0;
+        let order =
+            line.strip_prefix("order ").and_then(|l| l.split_once(", message ")).expect("a line of ours").0;
         *all.entry(order.to_owned()).or_default() += 1;
     }
     all

@@ -15,7 +15,8 @@ pub async fn component_of(
     let reference: Reference = reference.parse()?;
     let name = reference.to_string();
     let limit = Limits::default().document_bytes;
-    let client = Registries::new(registries.clone()).client(&reference, credential, RegistryOperation::Pull).await?;
+    let client =
+        Registries::new(registries.clone()).client(&reference, credential, RegistryOperation::Pull).await?;
     let failed = |e| explain(e, &reference, credential);
     let manifest_of = async |reference: &Reference| {
         let pulled = client.pull_manifest_raw(reference.oci(), &credential.oci(), manifest::ACCEPTED).await;

@@ -53,7 +53,10 @@ async fn round(
         last.clone_from(name);
     }
     if !gone.is_empty() {
-        tracing::info!(namespaces = gone.join(","), "what namespaces left on this node is removed: they are gone");
+        tracing::info!(
+            namespaces = gone.join(","),
+            "what namespaces left on this node is removed: they are gone"
+        );
         runtime.forget_namespaces(ForgetNamespacesRequest { namespaces: gone }).await?;
     }
     Ok(())

@@ -725,7 +725,8 @@ async fn what_a_namespace_left_here_goes_when_the_server_says_twice_that_it_is_g
     for name in ["gone", "stays"] {
         node.runtime.keep_namespace(name);
     }
-    let asked = |n: &Node| n.runtime.calls().iter().filter(|call| call.starts_with("ForgetNamespaces")).count();
+    let asked =
+        |n: &Node| n.runtime.calls().iter().filter(|call| call.starts_with("ForgetNamespaces")).count();
     node.until("it was looked once", |n| asked(n) == 1).await;
     assert_eq!(node.runtime.kept_namespaces(), ["gone", "stays"]);
     node.until("it is removed", |n| n.runtime.kept_namespaces() == ["stays"]).await;

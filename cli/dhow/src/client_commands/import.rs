@@ -176,7 +176,9 @@ pub(crate) async fn image(connection: &Connection, word: &str, wanted: Use) -> R
 async fn check_imports(connection: &Connection, word: &str, imports: Option<&[String]>) -> Result<()> {
     let Some(imports) = imports else { return Ok(()) };
     if let Some(import) = offered_nowhere(&nodes(connection).await?, imports) {
-        bail!("{word} imports {import}, which no node of the cluster offers; `dhow describe node` shows what they do");
+        bail!(
+            "{word} imports {import}, which no node of the cluster offers; `dhow describe node` shows what they do"
+        );
     }
     Ok(())
 }

@@ -79,9 +79,8 @@ async fn exchange(call: &Call) -> Result<u16, Failure> {
         .map_err(|e| Failure::Broken(format!("the request cannot be made: {e}")))?;
     request.headers_mut().extend(call.headers.iter().cloned());
     let stream = connect(&call.addresses).await.map_err(Failure::Unreached)?;
-    let broke = |e: hyper::Error| {
-        Failure::Broken(format!("the connection broke off: {}", client::error_chain(&e)))
-    };
+    let broke =
+        |e: hyper::Error| Failure::Broken(format!("the connection broke off: {}", client::error_chain(&e)));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
     let answered = async {

@@ -65,7 +65,9 @@ pub(in crate::strategy) static FUNCTION: &[Column] = &[
         json!(or_none(text(o, "/status/latestCreatedRevision")))
     }),
     wide("Traffic", "string", "Which revision serves which share.", |o, _| json!(or_none(&traffic(o)))),
-    wide("Triggers", "string", "What became of the triggers' last calls.", |o, _| json!(or_none(&triggers(o)))),
+    wide("Triggers", "string", "What became of the triggers' last calls.", |o, _| {
+        json!(or_none(&triggers(o)))
+    }),
     wide("Reason", "string", "Why it is ready or not.", |o, _| json!(condition(o, "Ready", "reason"))),
 ];
 

@@ -151,15 +151,32 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_and_a_password_is_not_repeated() {
-        for url in
-            ["", "http://x", "rediss://x", "redis://", "redis://:6379", "redis://x:0", "redis://x/y", "redis://x:1:2",
-             "redis://[::1", "redis://[x]", "redis://x y", "redis://x?protocol=3", "redis://x/0/1"]
-        {
+        for url in [
+            "",
+            "http://x",
+            "rediss://x",
+            "redis://",
+            "redis://:6379",
+            "redis://x:0",
+            "redis://x/y",
+            "redis://x:1:2",
+            "redis://[::1",
+            "redis://[x]",
+            "redis://x y",
+            "redis://x?protocol=3",
+            "redis://x/0/1",
+        ] {
             let got = faults(json!({"url": url, "stream": "s"}));
-            assert!(got.len() == 1 && got[0].contains("must be redis://HOST[:PORT][/DATABASE]"), "{url}: {got:?}");
+            assert!(
+                got.len() == 1 && got[0].contains("must be redis://HOST[:PORT][/DATABASE]"),
+                "{url}: {got:?}"
+            );
         }
         let got = faults(json!({"url": "redis://:hunter2@x", "stream": "s"}));
-        assert!(got.len() == 1 && got[0].contains("`secretKeyRef`") && !got[0].contains("hunter2"), "{got:?}");
+        assert!(
+            got.len() == 1 && got[0].contains("`secretKeyRef`") && !got[0].contains("hunter2"),
+            "{got:?}"
+        );
         assert_eq!(
             faults(json!({"stream": "a b", "group": "g".repeat(513), "deadLetterStream": "a b", "path": "x",
                 "concurrency": 0, "maxAttempts": 101, "backoffSeconds": 0, "visibilityTimeoutSeconds": 30})),
@@ -178,7 +195,10 @@ mod tests {
             ]
         );
         let got = faults(json!({"url": "redis://x", "secretKeyRef": {}}));
-        assert_eq!(got, ["q.secretKeyRef: Forbidden: may not be specified beside `url`", "q.stream: Required value"]);
+        assert_eq!(
+            got,
+            ["q.secretKeyRef: Forbidden: may not be specified beside `url`", "q.stream: Required value"]
+        );
         let got = faults(json!({"secretKeyRef": {"key": "a/b"}, "stream": "s"}));
         assert!(got.len() == 2 && got[0] == "q.secretKeyRef.name: Required value", "{got:?}");
     }

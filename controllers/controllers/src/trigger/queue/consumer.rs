@@ -125,7 +125,8 @@ impl Consumer {
         let mut work = Work::default();
         let mut wait = FIRST_RETRY;
         loop {
-            let Some(ended) = self.shutdown.run_until_cancelled(self.session(&mut work, &mut wait)).await else {
+            let Some(ended) = self.shutdown.run_until_cancelled(self.session(&mut work, &mut wait)).await
+            else {
                 return;
             };
             self.counters.connected.store(false, Relaxed);
@@ -262,7 +263,9 @@ impl Consumer {
             let held = |id: &str| work.held.contains_key(id);
             let Plan { claim, give_up, .. } = plan::plan_pending(&page, held, self.room(work), rules);
             for (id, attempts) in give_up {
-                let text = format!("it was given out {attempts} times, and the last time nobody said what became of it");
+                let text = format!(
+                    "it was given out {attempts} times, and the last time nobody said what became of it"
+                );
                 work.hold(&id, 0);
                 work.settles.push_back(Settle::Bury(id, text, attempts));
             }
@@ -314,7 +317,8 @@ impl Consumer {
         let caller = self.caller.clone();
         work.calls.spawn(async move {
             let called = AssertUnwindSafe(caller.call(call)).catch_unwind().await;
-            let result = called.unwrap_or_else(|_| Err(CallFailure::Broken("the call ended in a panic".into())));
+            let result =
+                called.unwrap_or_else(|_| Err(CallFailure::Broken("the call ended in a panic".into())));
             Ended { id, attempt, result }
         });
     }
@@ -416,7 +420,9 @@ impl Consumer {
     }
 }
 
-async fn until_there_is_one(wait: &mut Option<BoxFuture<'static, Result<(), Failure>>>) -> Result<(), Failure> {
+async fn until_there_is_one(
+    wait: &mut Option<BoxFuture<'static, Result<(), Failure>>>,
+) -> Result<(), Failure> {
     match wait {
         Some(wait) => wait.await,
         None => std::future::pending().await,

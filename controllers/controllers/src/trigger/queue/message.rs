@@ -124,7 +124,10 @@ mod tests {
         assert_eq!(made(&[("data", "x\n")]), (bytes, "x\n".into()));
         assert_eq!(made(&[("content-type", "text/csv"), ("data", "1,2")]), ("text/csv".into(), "1,2".into()));
         assert_eq!(made(&[("data", "1"), ("to", "2")]), (json.clone(), r#"{"data":"1","to":"2"}"#.into()));
-        assert_eq!(made(&[("a", "1"), ("a", "2"), ("a", "3")]), (json.clone(), r#"{"a":["1","2","3"]}"#.into()));
+        assert_eq!(
+            made(&[("a", "1"), ("a", "2"), ("a", "3")]),
+            (json.clone(), r#"{"a":["1","2","3"]}"#.into())
+        );
         assert_eq!(made(&[("data", "1"), ("data", "2")]), (json.clone(), r#"{"data":["1","2"]}"#.into()));
         assert_eq!(made(&[]), (json, "{}".into()));
     }

@@ -73,9 +73,11 @@ impl Collector for Shown {
         let name = "function_queue_messages";
         let mut messages = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (key, own) in &all {
-            for (result, n) in
-                [("delivered", &own.delivered), ("failed", &own.failed), ("dead_lettered", &own.dead_lettered)]
-            {
+            for (result, n) in [
+                ("delivered", &own.delivered),
+                ("failed", &own.failed),
+                ("dead_lettered", &own.dead_lettered),
+            ] {
                 let [namespace, name, trigger] = labels(key);
                 let labels = [namespace, name, trigger, ("result", result.to_owned())];
                 ConstCounter::new(n.load(Relaxed)).encode(messages.encode_family(&labels)?)?;

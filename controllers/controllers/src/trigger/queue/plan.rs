@@ -90,7 +90,9 @@ pub(super) fn plan_start(consuming: &BTreeMap<String, usize>, namespace: &str) -
         ));
     }
     if all >= MAX_CONSUMERS {
-        return Err(format!("{all} queue triggers of this cluster consume already, as many as may; remove one"));
+        return Err(format!(
+            "{all} queue triggers of this cluster consume already, as many as may; remove one"
+        ));
     }
     Ok(())
 }
@@ -129,7 +131,8 @@ mod tests {
 
     #[test]
     fn what_is_under_way_is_left_alone_and_no_more_is_claimed_than_there_is_room_for() {
-        let all = [pending("busy", "me", 99_000, 1), pending("a", "me", 9000, 0), pending("b", "me", 9000, 1)];
+        let all =
+            [pending("busy", "me", 99_000, 1), pending("a", "me", 9000, 0), pending("b", "me", 9000, 1)];
         assert_eq!(plan(&all, 1), (vec!["a".into()], vec![], None));
         assert_eq!(plan(&all, 0).0, Vec::<String>::new());
     }

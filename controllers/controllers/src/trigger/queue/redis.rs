@@ -435,7 +435,12 @@ mod tests {
     #[test]
     fn answers_are_read_and_nonsense_is_none() {
         let entry = |id: &str| {
-            Value::Array(vec![text(id), Value::Int(2), Value::Int(3), Value::Array(vec![text("a"), text("b")])])
+            Value::Array(vec![
+                text(id),
+                Value::Int(2),
+                Value::Int(3),
+                Value::Array(vec![text("a"), text("b")]),
+            ])
         };
         let answer =
             |id: &str| Value::Array(vec![text("5-1"), Value::Int(1), Value::Int(-1), entry(id), entry(id)]);
@@ -455,7 +460,8 @@ mod tests {
         }
         let long = Value::Array(vec![text("5-1"), Value::Int(9), Value::Int(1)]);
         assert_eq!(message(long).unwrap().fields, None);
-        let odd = Value::Array(vec![text("5-1"), Value::Int(9), Value::Int(1), Value::Array(vec![text("a")])]);
+        let odd =
+            Value::Array(vec![text("5-1"), Value::Int(9), Value::Int(1), Value::Array(vec![text("a")])]);
         assert_eq!(message(odd), None, "a field without a value");
         for value in [Value::Nil, Value::Int(1), Value::Array(vec![]), Value::Array(vec![Value::Nil])] {
             assert_eq!(taken(value.clone()), None);

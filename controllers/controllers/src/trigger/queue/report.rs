@@ -28,7 +28,15 @@ pub(super) struct Said {
 
 impl Said {
     pub(super) fn not_ready(reason: &'static str, message: String) -> Self {
-        Self { is_ready: false, reason, message, last_result: None, last_success: None, pending: None, lag: None }
+        Self {
+            is_ready: false,
+            reason,
+            message,
+            last_result: None,
+            last_success: None,
+            pending: None,
+            lag: None,
+        }
     }
 
     fn state(&self) -> (bool, &'static str, &str) {

@@ -58,7 +58,8 @@ impl Surroundings for Cluster {
                 None => resolve(&host, port).await?,
             },
         };
-        let addresses: Vec<_> = addresses.into_iter().filter(|a| may_be_reached(a.ip())).take(MAX_ADDRESSES).collect();
+        let addresses: Vec<_> =
+            addresses.into_iter().filter(|a| may_be_reached(a.ip())).take(MAX_ADDRESSES).collect();
         if addresses.is_empty() {
             let text = format!(
                 "{host} has no address that may be reached: link-local addresses and those of groups may not"
@@ -164,7 +165,9 @@ fn service_name<'a>(host: &'a str, namespace: &'a str) -> Option<(&'a str, &'a s
 async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
     match tokio::net::lookup_host((host, port)).await {
         Ok(found) => Ok(found.collect()),
-        Err(e) => Err(Failure::Unavailable(format!("{host} is neither a Service nor another known name: {e}"))),
+        Err(e) => {
+            Err(Failure::Unavailable(format!("{host} is neither a Service nor another known name: {e}")))
+        }
     }
 }
 
@@ -175,7 +178,11 @@ fn may_be_reached(ip: IpAddr) -> bool {
     match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let is_metadata = ip.octets() == [100, 100, 100, 200];
-            !(ip.is_link_local() || ip.is_multicast() || ip.is_broadcast() || ip.is_unspecified() || is_metadata)
+            !(ip.is_link_local()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+                || ip.is_unspecified()
+                || is_metadata)
         }
         IpAddr::V6(ip) => {
             let is_metadata = ip.segments()[..2] == [0xfd00, 0x0ec2];
@@ -214,9 +221,17 @@ mod tests {
 
     #[test]
     fn metadata_services_are_not_reached() {
-        for ip in ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "::", "224.0.0.1",
-            "255.255.255.255", "100.100.100.200", "fd00:ec2::254"]
-        {
+        for ip in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fe80::1",
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "fd00:ec2::254",
+        ] {
             assert!(!may_be_reached(ip.parse().unwrap()), "{ip}");
         }
         for ip in ["127.0.0.1", "127.96.0.9", "::1", "10.0.0.1", "198.51.100.7", "2001:db8::1", "fd00::1"] {

@@ -197,7 +197,8 @@ fn settings() -> Settings {
 
 fn start(port: u16, settings: Settings, handler: &Arc<Handler>) -> Started {
     let (said, seen) = watch::channel(None);
-    let (stop, shutdown, wake) = (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
+    let (stop, shutdown, wake) =
+        (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
     let world = Arc::new(World { port, has_pods: AtomicBool::new(true) });
     let (counters, dead) = (Arc::new(Counters::default()), Arc::new(Mutex::new(Vec::new())));
     let buried = dead.clone();
@@ -255,7 +256,10 @@ async fn messages_are_delivered_acknowledged_and_waited_for() {
     }
     assert_eq!(handler.bodies(), (0..60).map(|n| format!("{n:03}")).collect::<Vec<_>>());
     let said = started.until_said(|s| s.pending == Some(0)).await;
-    assert_eq!((said.is_ready, said.reason, said.last_result.as_deref()), (true, "Consuming", Some("answered 204")));
+    assert_eq!(
+        (said.is_ready, said.reason, said.last_result.as_deref()),
+        (true, "Consuming", Some("answered 204"))
+    );
     assert_eq!((redis.pending().await, redis.length("s-dead").await), (0, 0));
     assert_eq!(started.counters.delivered.load(Relaxed), 60);
     started.stop.cancel();
@@ -310,7 +314,11 @@ async fn what_cannot_be_delivered_at_all_goes_there_at_once() {
     until(async || handler.bodies() == ["fits"]).await;
     until(async || redis.length("s-dead").await == 3 && redis.pending().await == 0).await;
     let reasons: Vec<String> = started.dead.lock().clone();
-    assert!(reasons[0].contains("after 0 attempts: it has 6291460 bytes; 1048576 are delivered"), "{}", reasons[0]);
+    assert!(
+        reasons[0].contains("after 0 attempts: it has 6291460 bytes; 1048576 are delivered"),
+        "{}",
+        reasons[0]
+    );
     assert!(reasons.iter().any(|r| r.contains("not UTF-8")), "{reasons:?}");
     assert_eq!(redis.ask(&["XLEN", "s"]).await, redis::Value::Int(4), "the stream keeps what it had");
 }
@@ -329,7 +337,11 @@ async fn a_redis_that_dies_and_comes_back_loses_nothing_and_is_told_of() {
     drop(redis);
     let said = started.until_said(|s| !s.is_ready).await;
     assert_eq!(said.reason, "RedisUnavailable");
-    assert!(said.message.contains("redis://redis:6379/0") && !said.message.contains("pass"), "{}", said.message);
+    assert!(
+        said.message.contains("redis://redis:6379/0") && !said.message.contains("pass"),
+        "{}",
+        said.message
+    );
     assert!(!started.counters.connected.load(Relaxed));
     let redis = Redis::start(dir.path(), Some(port)).await.unwrap();
     for n in 30..40 {

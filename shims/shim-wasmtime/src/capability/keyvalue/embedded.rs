@@ -106,7 +106,9 @@ impl Databases {
         // Under the lock, so that no bucket is given out meanwhile.
         let mut slots = self.slots.lock();
         if slots.get(namespace).is_some_and(|slot| slot.open.lock().leases > 0) {
-            return Err(Error::Unavailable(format!("containers of namespace {namespace} may use its buckets")));
+            return Err(Error::Unavailable(format!(
+                "containers of namespace {namespace} may use its buckets"
+            )));
         }
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
