@@ -236,6 +236,17 @@ fn what_is_wrong_with_a_queue_is_told_by_field_or_by_condition() {
     }
     t.apply(&function("secretKeyRef: {name: redis, key: url}, stream: work"));
     until_triggers_are(&t, "False", "trigger work: there is no Secret redis in this namespace");
+    let listed = t.dhow(&["ls"]).ok();
+    assert!(listed.contains("trigger work: there is no Secret redis in this namespace"), "{listed}");
+    let wide = t.ok(&["get", "fn", "orders", "-o", "wide"]);
+    assert!(wide.contains("work=Misconfigured"), "{wide}");
+    let deployed = t.dhow(&["deploy", &world().image("orders"), "--name", "orders"]);
+    assert!(
+        deployed.stderr.contains("but not its queue: trigger work: there is no Secret"),
+        "{}",
+        deployed.told()
+    );
+    assert_eq!(deployed.code(), Some(0), "the function itself serves");
     // It is looked for again by itself.
     let redis = Redis::new("queue-wrong");
     t.ok(&["create", "secret", "generic", "redis", &format!("--from-literal=url={}", redis.url())]);

@@ -219,7 +219,11 @@ impl Consumer {
                     }
                 }
             }
-            let has_calls = !work.calls.is_empty();
+            if !work.settles.is_empty() {
+                continue;
+            }
+            // Without room there is a call whose end makes some.
+            let (has_calls, has_room) = (!work.calls.is_empty(), self.room(work) > 0);
             tokio::select! {
                 Some(ended) = work.calls.join_next(), if has_calls => self.ended(work, ended),
                 waited = until_there_is_one(&mut message_waits), if is_empty => {
@@ -228,7 +232,7 @@ impl Consumer {
                 }
                 () = self.wake.notified() => {}
                 () = self.stop.cancelled() => {}
-                () = sleep_until(look_at) => {}
+                () = sleep_until(look_at), if has_room => {}
             }
         }
     }

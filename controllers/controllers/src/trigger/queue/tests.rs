@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -146,11 +146,14 @@ impl Caller for Handler {
 struct World {
     port: u16,
     has_pods: AtomicBool,
+    /// How many times it was asked where the function is.
+    asked: AtomicUsize,
 }
 
 #[async_trait]
 impl Surroundings for World {
     fn place(&self) -> Place {
+        self.asked.fetch_add(1, Relaxed);
         let pods = self.has_pods.load(Relaxed).then(|| SocketAddr::from(([127, 0, 0, 1], 1)));
         Place { addresses: pods.into_iter().collect(), host: "f-r1.default.svc".into() }
     }
@@ -199,7 +202,7 @@ fn start(port: u16, settings: Settings, handler: &Arc<Handler>) -> Started {
     let (said, seen) = watch::channel(None);
     let (stop, shutdown, wake) =
         (CancellationToken::new(), CancellationToken::new(), Arc::new(Notify::new()));
-    let world = Arc::new(World { port, has_pods: AtomicBool::new(true) });
+    let world = Arc::new(World { port, has_pods: AtomicBool::new(true), asked: AtomicUsize::new(0) });
     let (counters, dead) = (Arc::new(Counters::default()), Arc::new(Mutex::new(Vec::new())));
     let buried = dead.clone();
     let consumer = Consumer {
@@ -437,7 +440,7 @@ async fn a_consumer_that_is_stopped_lets_its_calls_end() {
     let stop = CancellationToken::new();
     let consumer = Consumer {
         settings: settings(),
-        surroundings: Arc::new(World { port: redis.port, has_pods: AtomicBool::new(true) }),
+        surroundings: idle.world.clone(),
         caller: slow.clone(),
         ambient: ambient(),
         counters: Arc::default(),
@@ -454,6 +457,24 @@ async fn a_consumer_that_is_stopped_lets_its_calls_end() {
     go.send(true).unwrap();
     soon(task).await.unwrap();
     assert_eq!(redis.pending().await, 0, "the one under way was acknowledged, the other not taken");
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_full_waits_and_does_not_look_around() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(redis) = Redis::start(dir.path(), None).await else { return };
+    let handler = Handler::new(|_| Ok(200));
+    handler.hangs.store(true, Relaxed);
+    let mut started = start(redis.port, Settings { concurrency: 1, ..settings() }, &handler);
+    for body in ["x", "y"] {
+        redis.ask(&["XADD", "s", "*", "data", body]).await;
+    }
+    started.until_said(|s| s.pending == Some(1)).await;
+    // Looks at pending messages come every second.
+    let began = tokio::time::Instant::now();
+    until(async || began.elapsed() > Duration::from_millis(2500)).await;
+    assert!(started.world.asked.load(Relaxed) < 20, "{} times", started.world.asked.load(Relaxed));
+    assert_eq!(handler.calls.lock().len(), 1, "no more than one is under way");
 }
 
 #[tokio::test]
