@@ -55,7 +55,8 @@ const OWNED: &[(&str, &[&str])] = &[
     ("wasmtime-wasi-http", &["shim-wasmtime"]),
     // The cluster's state, and what guests keep on their node: two kinds of data that never meet.
     ("redb", &["store", "shim-wasmtime"]),
-    ("redis", &["shim-wasmtime"]),
+    // Buckets of guests, and the streams that call functions.
+    ("redis", &["shim-wasmtime", "controllers"]),
     ("rcgen", &["pki"]),
     ("kube", &["client"]),
     ("oci-client", &["images"]),

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for kubectl in &kubectls {
             println!("  kubectl: {} ({})", kubectl_version(kubectl)?, kubectl.display());
         }
-        for name in ["hello-http", "hello-cli", "hello-wat", "fetch"] {
+        for name in ["hello-http", "hello-cli", "hello-wat", "fetch", "orders"] {
             let wasm = guests::build(&root, name)?;
             println!("  guest: {}", wasm.display());
         }

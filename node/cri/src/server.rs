@@ -28,6 +28,7 @@ pub async fn serve(
     let serving = tonic::transport::Server::builder()
         .add_service(InputServer { runtime: runtime.clone() })
         .add_service(NetworkServer { runtime: runtime.clone() })
+        .add_service(NamespaceServer { runtime: runtime.clone() })
         .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
         .add_service(ImageServer { images: images.clone() })
         .add_service(ImportServer { images })
@@ -70,6 +71,11 @@ struct InputServer {
 
 #[derive(Clone)]
 struct NetworkServer {
+    runtime: Arc<dyn RuntimeService>,
+}
+
+#[derive(Clone)]
+struct NamespaceServer {
     runtime: Arc<dyn RuntimeService>,
 }
 
@@ -289,6 +295,30 @@ impl tower::Service<http::Request<Body>> for NetworkServer {
             _ => unknown_method(),
         }
     }
+}
+
+impl tower::Service<http::Request<Body>> for NamespaceServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let runtime = self.runtime.clone();
+        match request.uri().path() {
+            "/dhow.runtime.v1alpha1.NamespaceData/ForgetNamespaces" => {
+                unary(request, move |message| async move { runtime.forget_namespaces(message).await })
+            }
+            _ => unknown_method(),
+        }
+    }
+}
+
+impl tonic::server::NamedService for NamespaceServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.NamespaceData";
 }
 
 impl tonic::server::NamedService for RuntimeServer {

@@ -14,6 +14,7 @@
 //! ```
 mod artifact;
 mod blobs;
+mod component;
 mod credential;
 mod error;
 mod import;
@@ -32,6 +33,7 @@ mod wasm;
 pub mod fake;
 
 pub use artifact::{ComponentInfo, WASM_CONFIG_MEDIA_TYPE, WASM_LAYER_MEDIA_TYPE};
+pub use component::component_of;
 pub use credential::{Credential, CredentialFile};
 pub use error::Error;
 pub use index::{ImageRecord, Kind, LayerRecord, RunConfig};

@@ -240,6 +240,17 @@ async fn a_component_that_imports_what_is_not_offered_is_refused_before_it_is_fe
     assert_eq!(bench.blob_count(), 0, "nothing stays of what was refused");
     add("fits", &["wasi:io/poll@0.2.9"]);
     pull("fits").await.unwrap();
+    // Whoever asks what it imports fetches no more than that.
+    let component = async |name: &str| {
+        let reference = bench.registry.reference(&format!("{name}:v1"));
+        images::component_of(&RegistryConfig::default(), &reference, &Credential::Anonymous).await
+    };
+    let imports = component("wants").await.unwrap().expect("a component").imports;
+    assert_eq!(imports, ["wasi:io/poll@0.2.3", "foo:bar/baz@1.0.0"]);
+    assert_eq!(bench.gets(&layers[0]), 0);
+    bench.add_wasm("silent", MODULE);
+    assert_eq!(component("silent").await.unwrap(), None);
+    assert!(matches!(component("nothing").await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub mod credentials;
 pub mod env;
 mod mailbox;
 pub mod metrics;
+mod namespaces;
 mod networks;
 pub mod node;
 mod objects;
@@ -190,6 +191,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         node::lease::run(config.client.clone(), config.node_name.clone(), ambient.clone()),
     );
     spawn(&tasks, &shutdown, networks.clone().run(informers.clone(), pods.clone()));
+    spawn(&tasks, &shutdown, namespaces::run(config.client.clone(), config.runtime.clone()));
     if let Some(https) = config.https {
         let router = server::router(server::State {
             registry: registry.clone(),

@@ -817,3 +817,26 @@ async fn sandboxes_hear_their_rules_before_anything_runs_in_them_and_soon_after_
     node.until("all is open again", |n| told(n, "web")["ingress"] == "Open").await;
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespace_left_here_goes_when_the_server_says_twice_that_it_is_gone() {
+    let node = Node::start();
+    node.api.put("/api/v1/namespaces", "stays", json!({ "kind": "Namespace", "apiVersion": "v1" }));
+    for name in ["gone", "stays"] {
+        node.runtime.keep_namespace(name);
+    }
+    let asked =
+        |n: &Node| n.runtime.calls().iter().filter(|call| call.starts_with("ForgetNamespaces")).count();
+    node.until("it was looked once", |n| asked(n) == 1).await;
+    assert_eq!(node.runtime.kept_namespaces(), ["gone", "stays"]);
+    node.until("it is removed", |n| n.runtime.kept_namespaces() == ["stays"]).await;
+    let rounds = asked(&node);
+    assert!(rounds >= 3, "one look, another, and the removal: {rounds}");
+    node.api.remove("/api/v1/namespaces", "stays");
+    node.until("it was looked once more", |n| asked(n) == rounds + 1).await;
+    // Made again before the second look.
+    node.api.put("/api/v1/namespaces", "stays", json!({ "kind": "Namespace", "apiVersion": "v1" }));
+    node.until("and again", |n| asked(n) == rounds + 3).await;
+    assert_eq!(node.runtime.kept_namespaces(), ["stays"]);
+    node.stop().await;
+}

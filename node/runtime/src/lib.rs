@@ -24,6 +24,7 @@ mod images;
 mod input;
 mod log;
 mod metrics;
+mod namespaces;
 mod networks;
 mod open;
 mod pin;

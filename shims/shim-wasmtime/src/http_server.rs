@@ -103,11 +103,15 @@ impl Settings {
         };
         let concurrency = match annotations.get(CONCURRENCY_ANNOTATION) {
             None => MAX_CONCURRENT_REQUESTS,
-            Some(text) => text.parse().ok().filter(|n| (1..=MAX_CONCURRENT_REQUESTS).contains(n)).ok_or_else(|| {
-                Error::InvalidSpec(format!(
-                    "annotation {CONCURRENCY_ANNOTATION}: {text:?} is not a number from 1 to {MAX_CONCURRENT_REQUESTS}"
-                ))
-            })?,
+            // More than this node's own limit counts as that: what a pod asks for need not know the node.
+            Some(text) => match text.parse::<usize>() {
+                Ok(n @ 1..) => n.min(MAX_CONCURRENT_REQUESTS),
+                _ => {
+                    return Err(Error::InvalidSpec(format!(
+                        "annotation {CONCURRENCY_ANNOTATION}: {text:?} is not a number of requests, 1 or more"
+                    )));
+                }
+            },
         };
         let max_response = match annotations.get(MAX_RESPONSE_ANNOTATION) {
             None => u64::MAX,
@@ -573,7 +577,10 @@ mod tests {
         assert_eq!(settings(TIMEOUT_ANNOTATION, "5m").unwrap().timeout, Duration::from_secs(300));
         assert_eq!(settings(MAX_BODY_ANNOTATION, "10").unwrap().max_body, 10);
         assert_eq!(settings(CONCURRENCY_ANNOTATION, "7").unwrap().concurrency, 7);
-        assert!(settings(CONCURRENCY_ANNOTATION, "0").is_err());
+        assert_eq!(settings(CONCURRENCY_ANNOTATION, "1000").unwrap().concurrency, MAX_CONCURRENT_REQUESTS);
+        for bad in ["0", "", "-1", "many"] {
+            assert!(settings(CONCURRENCY_ANNOTATION, bad).is_err(), "{bad}");
+        }
         assert_eq!(settings(REQUEST_CPU_ANNOTATION, "50ms").unwrap().cpu, Duration::from_millis(50));
         assert!(settings(REQUEST_CPU_ANNOTATION, "31s").is_err(), "more than the request's time");
         for bad in ["", "5", "0s", "2h", "s", "-1s", "99999999999999999999s"] {

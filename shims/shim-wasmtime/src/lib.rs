@@ -157,6 +157,18 @@ impl Shim for WasmtimeShim {
         host.code.prepare(host, path, digest, tenant).await.map(|_| ())
     }
 
+    async fn kept_namespaces(&self) -> Result<Vec<String>, Error> {
+        let dir = self.config.keyvalue_dir.clone();
+        let listed = tokio::task::spawn_blocking(move || capability::keyvalue::kept_namespaces(&dir)).await;
+        listed.map_err(|e| Error::Unavailable(format!("the key-value stores cannot be listed: {e}")))?
+    }
+
+    async fn forget_namespace(&self, namespace: &str) -> Result<(), Error> {
+        // Whoever has it open is asked, so that nothing is removed under it.
+        let host = self.host().await?;
+        host.capabilities.iter().try_for_each(|capability| capability.forget_namespace(namespace))
+    }
+
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error> {
         let ImageContent::Wasm { path, digest } = &spec.image else {
             return Err(Error::InvalidSpec(format!(

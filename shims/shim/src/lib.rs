@@ -262,6 +262,15 @@ pub trait Shim: Send + Sync + 'static {
         Ok(())
     }
     /// Makes a container without starting it. Slow, failing things (compiling, mounting) happen here.
+    /// Namespaces that keep something on this node beyond their containers.
+    async fn kept_namespaces(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+    /// Removes what a namespace keeps on this node; [`Error::Unavailable`] while one of its containers may use it.
+    async fn forget_namespace(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
     /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when
     /// there is none of that id (always, for containers that live inside the process).

@@ -30,6 +30,11 @@ pub fn was_built(guest: &str) -> bool {
         .any(|name| name == guest)
 }
 
+/// A real Redis.
+pub fn redis() -> PathBuf {
+    existing("DHOW_TEST_REDIS", variable("DHOW_TEST_REDIS").into())
+}
+
 fn kubectls() -> Vec<PathBuf> {
     let list = variable("DHOW_TEST_KUBECTL");
     let all: Vec<_> = std::env::split_paths(&list).map(|p| existing("DHOW_TEST_KUBECTL", p)).collect();

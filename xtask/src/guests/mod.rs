@@ -35,6 +35,7 @@ enum Recipe {
 const GUESTS: &[(&str, Recipe)] = &[
     ("hello-http", Recipe::RustComponent),
     ("fetch", Recipe::RustComponent),
+    ("orders", Recipe::RustComponent),
     ("hello-cli", Recipe::RustCommand),
     ("hello-wat", Recipe::Text),
     ("hello-p3", Recipe::Text),

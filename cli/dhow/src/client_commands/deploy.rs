@@ -39,6 +39,10 @@ pub(crate) struct Args {
     timeout: u64,
 }
 
+/// How often, and after how long each time, it is looked whether queues are read: three seconds in all.
+const QUEUE_LOOKS: usize = 30;
+const QUEUE_LOOK: Duration = Duration::from_millis(100);
+
 /// What is to be deployed.
 pub(crate) struct Wish {
     /// An image of a registry, or a file.
@@ -102,7 +106,11 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
     let image = import::image(connection, &wish.image, import::Use::Http).await?;
     let name = wish.name;
     let mut spec = wish.spec;
-    spec.insert("image".into(), json!(image));
+    // Always: what the image before imported is not what this one does.
+    if !spec.contains_key("imports") {
+        spec.insert("imports".into(), json!(image.imports));
+    }
+    spec.insert("image".into(), json!(image.reference));
     let path = format!("/apis/dhow.dev/v1alpha1/namespaces/{}/functions", connection.namespace);
     let existing =
         connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
@@ -113,6 +121,7 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
         Err(e) if client::is_not_found(&e) => {
             let mut function =
                 serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
+            spec.retain(|_, value| !value.is_null());
             function["spec"] = Value::Object(spec);
             Request::post(format!("{path}?fieldManager=dhow-deploy"))
                 .header(http::header::CONTENT_TYPE, "application/json")
@@ -123,7 +132,13 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
     let function: Function = connection.client.request(request).await.map_err(explain)?;
     let deployed = serving(connection, &name, function.metadata.generation);
     match tokio::time::timeout(Duration::from_secs(timeout), deployed).await {
-        Ok(served) => served,
+        Ok(Ok(mut served)) => {
+            if let Some(why) = unread_queue(connection, &name).await? {
+                served.note += &format!("\nbut not its queue: {why}; `dhow ls` shows when that changes");
+            }
+            Ok(served)
+        }
+        Ok(failed) => failed,
         Err(_) => {
             let status = function::get(connection, &name).await?.status.unwrap_or_default();
             let (_, _, message) = condition(&status.conditions, "Ready").unwrap_or_default();
@@ -133,6 +148,23 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
             )
         }
     }
+}
+
+/// Why the messages of one of the function's queues are not delivered, if that is so after a moment.
+async fn unread_queue(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let mut why = None;
+    for _ in 0..QUEUE_LOOKS {
+        let f = function::get(connection, name).await?;
+        let conditions = f.status.map(|s| s.conditions).unwrap_or_default();
+        match condition(&conditions, "TriggersReady") {
+            _ if !f.spec.triggers.iter().any(|t| t.queue.is_some()) => return Ok(None),
+            Some(("True", _, _)) => return Ok(None),
+            Some((_, _, message)) => why = Some(message.to_owned()),
+            None => {}
+        }
+        tokio::time::sleep(QUEUE_LOOK).await;
+    }
+    Ok(why)
 }
 
 /// Waits until the revision of this generation serves, or is ready and has no share of the traffic.

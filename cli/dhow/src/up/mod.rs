@@ -154,6 +154,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     pki::write_private(&kubeconfig, &text)?;
 
     let gateway_metrics: Arc<gateway::Metrics> = Arc::default();
+    let queue_metrics: Arc<controllers::QueueMetrics> = Arc::default();
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
     let metrics = MetricsServer::default();
@@ -165,7 +166,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         )?),
         service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
-        collectors: vec![gateway_metrics.collector()],
+        collectors: vec![gateway_metrics.collector(), queue_metrics.collector()],
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
     });
     let tls = pki::server_config(&certificates.authority_pem, &certificates.apiserver)?;
@@ -202,6 +203,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             gateway_listener,
             gateway_tls_listener,
             gateway_metrics,
+            queue_metrics,
             gateway_port,
             &shutdown,
         )
@@ -302,6 +304,7 @@ async fn start_components(
     gateway_listener: TcpListener,
     gateway_tls_listener: Option<TcpListener>,
     gateway_metrics: Arc<gateway::Metrics>,
+    queue_metrics: Arc<controllers::QueueMetrics>,
     gateway_port: u16,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -321,6 +324,7 @@ async fn start_components(
         gateway_port,
         root_ca_pem: certificates.authority_pem.clone(),
         autoscaler: args.autoscaler.config(),
+        queue_metrics,
         ..controllers::Config::default()
     };
     parts.add("controller manager", async move {

@@ -5,6 +5,7 @@ use crate::types::*;
 use crate::{Error, EventStream, RuntimeService};
 use async_trait::async_trait;
 use futures::StreamExt;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -507,6 +508,17 @@ impl RuntimeService for FakeRuntime {
         }
         state.services = Some(request);
         Ok(UpdateServicesResponse {})
+    }
+
+    async fn forget_namespaces(
+        &self,
+        request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        self.inner.called("ForgetNamespaces", &request.namespaces.join(","))?;
+        let mut state = self.inner.state.lock();
+        let used: BTreeSet<String> = state.sandboxes.values().map(|s| s.namespace().to_owned()).collect();
+        state.kept_namespaces.retain(|own| used.contains(own) || !request.namespaces.contains(own));
+        Ok(ForgetNamespacesResponse { namespaces: state.kept_namespaces.iter().cloned().collect() })
     }
 
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {

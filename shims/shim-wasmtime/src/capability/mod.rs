@@ -35,6 +35,11 @@ pub(crate) trait Capability: Send + Sync {
     /// Reads what the pod says for one container and adds it to what the container has. Asked only for components that
     /// import one of [`Capability::imports`]; the error ([`Error::InvalidSpec`]) says how to permit it.
     fn grant(&self, wanted: &Wanted<'_>, granted: &mut Granted) -> Result<(), Error>;
+
+    /// Removes what a namespace keeps on this node; [`Error::Unavailable`] while one of its containers may use it.
+    fn forget_namespace(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A container that wants a capability.

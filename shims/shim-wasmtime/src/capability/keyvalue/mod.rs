@@ -18,6 +18,7 @@ use crate::guest::ComponentState;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_KEYS, MAX_BUCKETS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use async_trait::async_trait;
 use embedded::Databases;
+pub(crate) use embedded::kept_namespaces;
 use redis::RedisBucket;
 use shim::Error;
 use std::collections::BTreeMap;
@@ -124,6 +125,10 @@ impl Capability for KeyValue {
         }
         granted.keyvalue = Some(Buckets(buckets));
         Ok(())
+    }
+
+    fn forget_namespace(&self, namespace: &str) -> Result<(), Error> {
+        self.databases.forget(namespace)
     }
 }
 
