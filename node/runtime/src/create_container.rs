@@ -3,6 +3,7 @@ use crate::container::Entry;
 use crate::error::{from_disk, from_images, from_shim, no_sandbox};
 use crate::log::Log;
 use crate::open::{Inner, Runtime};
+use crate::output::ContainerOutput;
 use crate::plan;
 use crate::record::{ContainerRecord, MountRecord, SandboxRecord, Survive};
 use cri::{ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Error};
@@ -71,7 +72,7 @@ impl Runtime {
         let record = self.container_record(&id, &sandbox, &config, &image, shim.as_ref())?;
         let log = Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log)
             .map_err(from_disk("opening the container's log"))?;
-        let log = Arc::new(log);
+        let log = Arc::new(ContainerOutput::new(log));
         let (input, ours) = match config.stdin {
             true => {
                 let (ours, theirs) = tokio::io::duplex(INPUT_BYTES);
@@ -178,7 +179,7 @@ impl Runtime {
         image: &ImageRecord,
         content: Content,
         input: Option<DuplexStream>,
-        log: Arc<Log>,
+        log: Arc<ContainerOutput>,
     ) -> Result<ContainerSpec, Error> {
         let kind = Inner::shim_kind(&image.kind);
         let linux = config.linux.clone().unwrap_or_default();

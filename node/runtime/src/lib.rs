@@ -15,10 +15,12 @@
 //!                                             └─ output ──► log in CRI's format, rotated
 //! ```
 mod config;
+mod attach;
 mod container;
 mod create_container;
 mod error;
 mod events;
+mod exec;
 mod exec_sync;
 mod images;
 mod input;
@@ -26,6 +28,7 @@ mod log;
 mod metrics;
 mod networks;
 mod open;
+mod output;
 mod plan;
 mod record;
 mod remove_container;
@@ -38,6 +41,7 @@ mod stats;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod streams;
 
 pub use config::{Clock, Config, LogLimits, Random};
 pub use error::OpenError;

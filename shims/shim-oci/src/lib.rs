@@ -22,6 +22,7 @@ mod exec;
 mod host;
 mod monitor;
 mod oci_runtime;
+mod pty;
 mod record;
 mod rootfs;
 mod streams;

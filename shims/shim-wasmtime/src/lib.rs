@@ -51,6 +51,7 @@ mod response_body;
 mod sealed;
 mod sockets;
 mod stdio;
+mod terminal;
 mod ticker;
 
 pub use compiler::compile_main;
