@@ -3,9 +3,10 @@ use super::routes::{State, refuse, refuse_for, running_id};
 use axum::body::Body;
 use axum::extract::{Path, Query, Request};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, body::Bytes};
+use axum::Extension;
+use bytes::Bytes;
 use cri::{AttachRequest, ExecRequest};
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -153,7 +154,7 @@ async fn open(
     let broken = |what: &str, error: &dyn std::fmt::Display| {
         Status::internal(format!("{what} the runtime's streaming server: {error}"))
     };
-    let uri: Uri = url.parse().map_err(|e| broken("the address of", &e))?;
+    let uri = url.parse::<Uri>().map_err(|e| broken("the address of", &e))?;
     let authority = match uri.authority() {
         Some(authority) if uri.scheme_str() == Some("http") => authority.clone(),
         _ => return Err(Status::internal(format!("the runtime's streams are at {url}, which is not http"))),
@@ -172,9 +173,9 @@ async fn open(
     let mut request = http::Request::new(Empty::<Bytes>::new());
     *request.method_mut() = method;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse().map_err(|e| broken("the address of", &e))?;
+    *request.uri_mut() = path.parse::<Uri>().map_err(|e| broken("the address of", &e))?;
     *request.headers_mut() = handshake;
-    let host = authority.as_str().parse().map_err(|e| broken("the address of", &e))?;
+    let host = HeaderValue::try_from(authority.as_str()).map_err(|e| broken("the address of", &e))?;
     request.headers_mut().insert(header::HOST, host);
     let mut answer = sender.send_request(request).await.map_err(|e| broken("asking", &e))?;
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
