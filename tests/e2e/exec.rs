@@ -85,7 +85,8 @@ fn a_megabyte_goes_in_and_comes_out_whole() {
     with_each("exec-megabyte", |t| {
         busybox(t, "box");
         let text: String = (0..160_000).map(|n| format!("{n:06}\n")).collect();
-        let ran = command::run_with_input(&mut t.command(&["exec", "-i", "box", "--", "cat"]), text.as_bytes());
+        let ran =
+            command::run_with_input(&mut t.command(&["exec", "-i", "box", "--", "cat"]), text.as_bytes());
         assert!(ran.status.success(), "{}", ran.stderr);
         assert!(ran.stdout == text, "{} of {} bytes came back", ran.stdout.len(), text.len());
     });
@@ -110,7 +111,8 @@ fn files_are_copied_in_and_out() {
 fn a_command_has_a_terminal_where_one_is_asked_for() {
     with_each("exec-tty", |t| {
         busybox(t, "box");
-        let words = ["exec", "-it", "box", "--", "sh", "-c", "test -t 0 && test -t 2 && echo a terminal; exit 3"];
+        let words =
+            ["exec", "-it", "box", "--", "sh", "-c", "test -t 0 && test -t 2 && echo a terminal; exit 3"];
         let kubectl = t.command(&words);
         let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("text"));
         let line: Vec<String> =

@@ -79,9 +79,9 @@ pub(crate) async fn handle(
 
 fn class_of(target: &Target, row: Option<&Resource>) -> Class {
     let Target::Resource(t) = target else { return Class::Read };
-    let streams = row
-        .and_then(|r| r.subresource(&t.subresource))
-        .is_some_and(|s| matches!(s.kind, SubresourceKind::Log | SubresourceKind::Proxy) || is_streams(s.kind));
+    let streams = row.and_then(|r| r.subresource(&t.subresource)).is_some_and(|s| {
+        matches!(s.kind, SubresourceKind::Log | SubresourceKind::Proxy) || is_streams(s.kind)
+    });
     match t.verb {
         _ if streams => Class::LongRunning,
         "watch" => Class::LongRunning,
@@ -157,8 +157,12 @@ async fn route(
                 return Err(forbidden(&user, &attributes));
             }
             // WebSocket comes with GET, and yet nobody who may only read a pod may run something in it.
-            let streams = row.and_then(|r| r.subresource(&resource.subresource)).is_some_and(|s| is_streams(s.kind));
-            if streams && let Attributes::Resource { verb: "get", group, resource, subresource, namespace, name } = attributes {
+            let streams =
+                row.and_then(|r| r.subresource(&resource.subresource)).is_some_and(|s| is_streams(s.kind));
+            if streams
+                && let Attributes::Resource { verb: "get", group, resource, subresource, namespace, name } =
+                    attributes
+            {
                 let creating =
                     Attributes::Resource { verb: "create", group, resource, subresource, namespace, name };
                 if !authorize(&user, &creating) {

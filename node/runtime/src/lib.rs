@@ -14,8 +14,8 @@
 //!               records/ (JSON)           Shim::create ──► Container ──wait──► exit recorded ──► event
 //!                                             └─ output ──► log in CRI's format, rotated
 //! ```
-mod config;
 mod attach;
+mod config;
 mod container;
 mod create_container;
 mod error;

@@ -498,7 +498,10 @@ async fn a_command_runs_with_streams_and_gives_its_code() {
     assert!(status.contains("NonZeroExitCode") && status.contains("\"message\":\"2\""), "{status}");
     let none = ExecRequest { container_id: id.clone(), cmd: vec!["x".into()], ..Default::default() };
     assert!(matches!(bench.runtime.exec(none).await, Err(Error::InvalidArgument(_))));
-    assert!(matches!(bench.runtime.exec(ExecRequest { cmd: vec![], ..exec("x") }).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(
+        bench.runtime.exec(ExecRequest { cmd: vec![], ..exec("x") }).await,
+        Err(Error::InvalidArgument(_))
+    ));
 }
 
 #[tokio::test]
@@ -509,7 +512,8 @@ async fn several_are_attached_and_the_slow_one_holds_nobody_up() {
     (config.stdin, config.stdin_once) = (true, true);
     let id = bench.create_with(&sandbox, config).await.unwrap();
     bench.start(&id).await.unwrap();
-    let attach = |stdin| AttachRequest { container_id: id.clone(), stdin, stdout: true, ..Default::default() };
+    let attach =
+        |stdin| AttachRequest { container_id: id.clone(), stdin, stdout: true, ..Default::default() };
     let url = bench.runtime.attach(attach(true)).await.unwrap().url;
     let mut typing = Streams::open(&url).await;
     let mut watching = Streams::open(&bench.runtime.attach(attach(false)).await.unwrap().url).await;
@@ -539,7 +543,8 @@ async fn several_are_attached_and_the_slow_one_holds_nobody_up() {
 async fn what_cannot_be_attached_to_is_refused_with_what_to_do() {
     let bench = Bench::new().await;
     let id = bench.run("forever").await;
-    let attach = |stdin, tty| AttachRequest { container_id: id.clone(), stdin, tty, stdout: true, stderr: false };
+    let attach =
+        |stdin, tty| AttachRequest { container_id: id.clone(), stdin, tty, stdout: true, stderr: false };
     let error = bench.runtime.attach(attach(true, false)).await.unwrap_err().to_string();
     assert!(error.contains("reads no input") && error.contains("without --stdin"), "{error}");
     let error = bench.runtime.attach(attach(false, true)).await.unwrap_err().to_string();

@@ -156,7 +156,8 @@ impl Shared {
             Err(refusal) => return *refusal,
         };
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            let text = format!("{MAX_CONNECTIONS} commands are at work on this node already; try again later\n");
+            let text =
+                format!("{MAX_CONNECTIONS} commands are at work on this node already; try again later\n");
             return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
         };
         let path = request.uri().path();
@@ -225,7 +226,9 @@ fn negotiate(headers: &HeaderMap) -> Result<(Protocol, Answer), Box<Answer>> {
     }
     if asks("spdy/3.1") {
         let mut offered = words(headers, STREAM_PROTOCOL);
-        let Some(protocol) = offered.find_map(|word| spdy::PROTOCOLS.into_iter().find(|known| *known == word)) else {
+        let Some(protocol) =
+            offered.find_map(|word| spdy::PROTOCOLS.into_iter().find(|known| *known == word))
+        else {
             return Err(refused(StatusCode::FORBIDDEN, "the client does not speak v4.channel.k8s.io"));
         };
         let headers = answer.headers_mut();

@@ -62,7 +62,8 @@ mod tests {
         assert_eq!(Sizes::default().take(b"garbage"), Err(NoSize));
         assert_eq!(Sizes::default().take(br#"{"Width":-1,"Height":2}"#), Err(NoSize));
         let mut sizes = Sizes::default();
-        let refused = (0..2 * MAX_RESIZE_BYTES).any(|_| sizes.take(b" ").is_err() || sizes.take(b"{").is_err());
+        let refused =
+            (0..2 * MAX_RESIZE_BYTES).any(|_| sizes.take(b" ").is_err() || sizes.take(b"{").is_err());
         assert!(refused);
     }
 }

@@ -201,7 +201,8 @@ impl Files {
     async fn end(&self, child: &mut Child) {
         let finding = async {
             loop {
-                let number = std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse().ok());
+                let number =
+                    std::fs::read_to_string(&self.pid).ok().and_then(|text| text.trim().parse().ok());
                 match (number, child.try_wait()) {
                     (Some(number), Ok(None)) => return Some(Pid::from_raw(number)),
                     (None, Ok(None)) => tokio::time::sleep(END_INTERVAL).await,

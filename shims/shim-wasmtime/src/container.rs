@@ -25,11 +25,11 @@ use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
 use crate::stdio::GuestOutput;
+use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
 use async_trait::async_trait;
 use futures::FutureExt;
 use network_policy::{EGRESS_ANNOTATION, HostList};
 use parking_lot::Mutex;
-use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
 use shim::{
     Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, ExecStreams, Exit, Input, Output, Stats, Stream,
 };

@@ -141,7 +141,10 @@ mod tests {
             "/exec/n/p/c?input=1&output=1&error=1&command=sh&command=-c&command=a%20%26b"
         );
         let tty = "stdin=1&stdout=1&stderr=1&tty=1";
-        assert_eq!(planned(&pod("x", "Running"), "attach", tty).unwrap(), "/attach/n/p/c?input=1&output=1&tty=1");
+        assert_eq!(
+            planned(&pod("x", "Running"), "attach", tty).unwrap(),
+            "/attach/n/p/c?input=1&output=1&tty=1"
+        );
     }
 
     #[test]

@@ -199,8 +199,10 @@ pub(super) fn routes(r: &Resource, definitions: &Definitions) -> Vec<Route> {
                     Verb::Delete => ("delete", Some(DELETE_OPTIONS.to_owned()), DELETE),
                     Verb::List | Verb::Watch | Verb::DeleteCollection => return None,
                 };
-                let connects =
-                    matches!(s.kind, SubresourceKind::Proxy | SubresourceKind::Exec | SubresourceKind::Attach);
+                let connects = matches!(
+                    s.kind,
+                    SubresourceKind::Proxy | SubresourceKind::Exec | SubresourceKind::Attach
+                );
                 let action = if connects { "connect" } else { method };
                 Some(Operation {
                     method,

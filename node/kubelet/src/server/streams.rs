@@ -1,9 +1,9 @@
 //! `/exec` and `/attach`: the runtime says where the streams are, and the caller's connection is passed on there.
 use super::routes::{State, refuse, refuse_for, running_id};
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request};
 use axum::response::{IntoResponse, Response};
-use axum::Extension;
 use bytes::Bytes;
 use cri::{AttachRequest, ExecRequest};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};

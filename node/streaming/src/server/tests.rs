@@ -120,19 +120,28 @@ async fn what_cannot_be_agreed_on_is_refused_and_costs_no_token() {
     let world = World::new().await;
     let url = world.url("seven");
     let path = url.split_at(url.rfind("/exec/").unwrap()).1.to_owned();
-    let websocket = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let websocket =
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     for (headers, status) in [
         (String::new(), 400),
         ("Connection: Upgrade\r\nUpgrade: h2c\r\n".to_owned(), 400),
-        ("Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: channel.k8s.io\r\n".to_owned(), 403),
-        (format!("{websocket}Sec-WebSocket-Version: 12\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n"), 400),
+        (
+            "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: channel.k8s.io\r\n"
+                .to_owned(),
+            403,
+        ),
+        (
+            format!("{websocket}Sec-WebSocket-Version: 12\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n"),
+            400,
+        ),
         (format!("{websocket}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: x\r\n"), 400),
         (format!("X: {}\r\n", "x".repeat(2 * MAX_HEAD_BYTES)), 431),
     ] {
         let answer = world.raw(&path, &headers).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{headers}: {answer}");
     }
-    let good = format!("{websocket}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n");
+    let good =
+        format!("{websocket}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: v4.channel.k8s.io\r\n");
     assert!(world.raw(&path, &good).await.starts_with("HTTP/1.1 101"));
     world.end().await;
 }

@@ -18,14 +18,30 @@ pub(super) const REFUSED_STREAM: u32 = 3;
 /// What a peer sent. Header blocks are still compressed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    SynStream { stream: u32, fin: bool, block: Bytes },
+    SynStream {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
     /// A reply, or more headers: of interest is only what it does to the compression.
-    Headers { stream: u32, fin: bool, block: Bytes },
-    RstStream { stream: u32 },
-    Ping { id: u32 },
+    Headers {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    RstStream {
+        stream: u32,
+    },
+    Ping {
+        id: u32,
+    },
     GoAway,
     /// A piece of a data frame; `fin` on its last one.
-    Data { stream: u32, fin: bool, data: Bytes },
+    Data {
+        stream: u32,
+        fin: bool,
+        data: Bytes,
+    },
     /// SETTINGS, WINDOW_UPDATE, and what nobody knows.
     Other,
 }

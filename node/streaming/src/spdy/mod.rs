@@ -48,7 +48,8 @@ where
         Ok(Err(error)) => return tracing::debug!(%error, "a client opened no streams"),
         Err(_) => return tracing::debug!("a client did not open its streams in time"),
     };
-    session::run(Receiver { wire, opened, input_ends: false }, Sender { write, opened }, request, handler).await;
+    session::run(Receiver { wire, opened, input_ends: false }, Sender { write, opened }, request, handler)
+        .await;
 }
 
 /// A connection's frames.

@@ -123,7 +123,8 @@ mod tests {
         assert!(opening.open(5, &typed("x")).is_ok());
         assert_eq!(opening.open(5, &typed("error")), Err(Malformed::StreamOrder(5)));
         assert_eq!(opening.open(3, &typed("error")), Err(Malformed::StreamOrder(3)));
-        let refused = (7..).step_by(2).take(MAX_SPDY_STREAMS).find_map(|n| opening.open(n, &typed("x")).err());
+        let refused =
+            (7..).step_by(2).take(MAX_SPDY_STREAMS).find_map(|n| opening.open(n, &typed("x")).err());
         assert_eq!(refused, Some(Malformed::Streams));
     }
 }

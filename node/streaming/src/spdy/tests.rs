@@ -159,7 +159,8 @@ async fn a_megabyte_passes_through_whole_both_ways() {
 
 #[tokio::test]
 async fn an_exit_code_and_a_refusal_are_told() {
-    for (container, told) in [("seven", r#""message":"7","reason":"ExitCode""#), ("fails", "no such command")] {
+    for (container, told) in [("seven", r#""message":"7","reason":"ExitCode""#), ("fails", "no such command")]
+    {
         let mut peer = Peer::opened(container, ALL).await;
         let heard = peer.rest().await;
         let error = String::from_utf8_lossy(&heard["error"]).into_owned();
@@ -170,7 +171,8 @@ async fn an_exit_code_and_a_refusal_are_told() {
 
 #[tokio::test]
 async fn the_terminals_size_reaches_the_program() {
-    let mut peer = Peer::opened("size", Streams { stdin: false, stdout: true, stderr: false, tty: true }).await;
+    let mut peer =
+        Peer::opened("size", Streams { stdin: false, stdout: true, stderr: false, tty: true }).await;
     peer.say("resize", false, br#"{"Width":80,"#).await;
     peer.say("resize", false, br#""Height":24}"#).await;
     assert_eq!(peer.rest().await["stdout"], b"80x24");
@@ -205,13 +207,16 @@ async fn a_client_that_leaves_ends_what_ran_for_it() {
 
 #[tokio::test]
 async fn garbage_ends_the_connection_that_sent_it() {
-    let garbage: [&[u8]; 4] =
-        [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 64], &[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff], &[0x80, 3, 0, 1, 0, 0, 0, 1, 1]];
+    let garbage: [&[u8]; 4] = [
+        b"GET / HTTP/1.1\r\n\r\n",
+        &[0xff; 64],
+        &[0x80, 3, 0, 1, 0, 0xff, 0xff, 0xff],
+        &[0x80, 3, 0, 1, 0, 0, 0, 1, 1],
+    ];
     for bytes in garbage {
         // Before its streams are open, and after.
         for opened in [false, true] {
-            let mut peer =
-                if opened { Peer::opened("deaf", ALL).await } else { Peer::new("deaf", ALL) };
+            let mut peer = if opened { Peer::opened("deaf", ALL).await } else { Peer::new("deaf", ALL) };
             write_all(&mut peer.io, bytes).await;
             if bytes[0] == b'G' {
                 // A data frame of another stream, as long as its text says: it is passed over until more comes.

@@ -223,7 +223,9 @@ async fn a_command_with_streams_reads_and_writes_and_ends_with_its_client() {
         output: heard.clone(),
         terminal: None,
     };
-    let code = soon(container.exec_with(&sh("/bin/busybox cat; echo no >&2; exit 5"), streams(Some(b"typed")))).await;
+    let code =
+        soon(container.exec_with(&sh("/bin/busybox cat; echo no >&2; exit 5"), streams(Some(b"typed"))))
+            .await;
     assert_eq!((code.unwrap(), heard.stdout().as_str(), heard.stderr().as_str()), (5, "typed", "no\n"));
     let error = soon(container.exec_with(&["/nonsense".to_owned()], streams(None))).await.unwrap_err();
     assert!(error.to_string().contains("/nonsense") && error.to_string().contains("no such file"), "{error}");
