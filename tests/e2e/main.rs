@@ -24,6 +24,7 @@ mod cli;
 mod components;
 mod crash;
 mod deployments;
+mod exec;
 mod functions;
 mod gateway;
 mod jobs;

@@ -202,6 +202,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             logs_dir: config.pod_logs_dir.clone(),
             node_name: config.node_name.clone(),
             metrics: metrics.clone(),
+            tunnels: server::Tunnels::new(tasks.clone(), shutdown.clone()),
         });
         tasks.spawn(server::serve(https.listener, https.tls, router, shutdown.clone()));
     }

@@ -4,6 +4,7 @@ use crate::error::{from_disk, from_images, from_shim, no_sandbox};
 use crate::log::Log;
 use crate::open::{Inner, Runtime};
 use crate::pin::pin;
+use crate::output::ContainerOutput;
 use crate::plan;
 use crate::record::{ContainerRecord, MountRecord, SandboxRecord, Survive};
 use cri::{ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Error};
@@ -70,7 +71,7 @@ impl Runtime {
         let log =
             Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log, inner.logs.clone())
                 .map_err(from_disk("opening the container's log"))?;
-        let log = Arc::new(log);
+        let log = Arc::new(ContainerOutput::new(log));
         let (input, ours) = match config.stdin {
             true => {
                 let (ours, theirs) = tokio::io::duplex(INPUT_BYTES);
@@ -193,7 +194,7 @@ impl Runtime {
         image: &ImageRecord,
         content: Content,
         input: Option<DuplexStream>,
-        log: Arc<Log>,
+        log: Arc<ContainerOutput>,
     ) -> Result<ContainerSpec, Error> {
         let kind = Inner::shim_kind(&image.kind);
         let linux = config.linux.clone().unwrap_or_default();

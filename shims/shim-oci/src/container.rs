@@ -6,7 +6,7 @@
 //! ```
 use crate::cgroup::cgroups_at;
 use crate::config_json::{cgroups_path, compute_config};
-use crate::exec::exec;
+use crate::exec::{Executor, Ran};
 use crate::host::observe_abilities;
 use crate::monitor::{CREATED, ENDED, start_time};
 use crate::oci_runtime::OciRuntime;
@@ -16,7 +16,7 @@ use crate::rootfs::{ensure_rootfs, remove_rootfs};
 use crate::streams::{copy_input, copy_output, ensure_fifo, open_reader, open_writer};
 use crate::user::observe_user;
 use async_trait::async_trait;
-use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Input, Output, Stats, Stream};
+use shim::{Container, ContainerSpec, Error, ExecStreams, Exit, ImageContent, Input, Output, Stats, Stream};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -318,6 +318,26 @@ impl OciContainer {
     }
 }
 
+impl OciContainer {
+    async fn execute(
+        &self,
+        args: &[String],
+        streams: ExecStreams,
+        timeout: Option<Duration>,
+    ) -> Result<Ran, Error> {
+        if self.exit().is_some() {
+            return Err(Error::NotRunning(self.plan.id.clone()));
+        }
+        let executor = Executor {
+            runtime: self.runtime.clone(),
+            state: self.state.clone(),
+            id: self.plan.id.clone(),
+            release: self.release.clone(),
+        };
+        executor.exec(&self.tasks, args.to_vec(), streams, timeout).await
+    }
+}
+
 #[async_trait]
 impl Container for OciContainer {
     async fn start(&self) -> Result<(), Error> {
@@ -365,10 +385,20 @@ impl Container for OciContainer {
     }
 
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error> {
-        if self.exit().is_some() {
-            return Err(Error::NotRunning(self.plan.id.clone()));
+        let streams = ExecStreams { stdin: None, output: output.clone(), terminal: None };
+        let ran = self.execute(args, streams, Some(timeout)).await?;
+        if let Some(refused) = ran.refused {
+            output.write(Stream::Stderr, format!("{refused}\n").as_bytes());
         }
-        exec(&self.runtime, &self.state, &self.plan.id, args, timeout, output).await
+        Ok(ran.code)
+    }
+
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error> {
+        let ran = self.execute(args, streams, None).await?;
+        match ran.refused {
+            Some(refused) => Err(Error::InvalidSpec(format!("{}: {refused}", self.plan.display_name))),
+            None => Ok(ran.code),
+        }
     }
 
     async fn delete(&self) -> Result<(), Error> {

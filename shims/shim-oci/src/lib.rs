@@ -23,6 +23,7 @@ mod host;
 mod monitor;
 mod oci_runtime;
 mod pins;
+mod pty;
 mod record;
 mod rootfs;
 mod seccomp;

@@ -25,11 +25,14 @@ use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
 use crate::stdio::GuestOutput;
+use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
 use async_trait::async_trait;
 use futures::FutureExt;
 use network_policy::{EGRESS_ANNOTATION, HostList};
 use parking_lot::Mutex;
-use shim::{Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, Exit, Input, Output, Stats, Stream};
+use shim::{
+    Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, ExecStreams, Exit, Input, Output, Stats, Stream,
+};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -286,28 +289,19 @@ impl Container for WasmContainer {
     }
 
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error> {
-        let Ok(_turn) = self.execs.try_acquire() else {
-            return Err(Error::Unavailable(format!(
-                "{}: {MAX_EXECS} calls of its functions are at work already; try again later",
-                self.name
-            )));
-        };
-        let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
-        let (args, timeout) = (args.to_vec(), timeout.min(MAX_EXEC_TIME));
-        let kill = self.kill.clone();
-        let call = async move {
-            let calling = call_export(&host, &prepared.program, &guest, &args, timeout, output);
-            kill.run_until_cancelled(calling).await
-        };
-        // On the threads that run guests; who stops asking ends the call.
-        let call = AbortOnDropHandle::new(self.tasks.spawn_on(call, self.host.guests.handle()));
-        match call.await {
-            Ok(Some(called)) => called.map_err(|e| match e {
-                Error::InvalidSpec(text) => Error::InvalidSpec(format!("{}: {text}", self.name)),
-                other => other,
-            }),
-            Ok(None) => Err(Error::NotRunning(self.id.clone())),
-            Err(e) => Err(Error::Unavailable(format!("{}: the call failed: {e}", self.name))),
+        self.call(args, timeout, None, output).await
+    }
+
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error> {
+        match streams.terminal {
+            None => self.call(args, MAX_EXEC_TIME, streams.stdin, streams.output).await,
+            Some(_) => {
+                let output = Arc::new(RawTerminal(streams.output));
+                tokio::select! {
+                    called = self.call(args, MAX_EXEC_TIME, None, output) => called,
+                    () = interrupt(streams.stdin) => Ok(INTERRUPTED),
+                }
+            }
         }
     }
 
@@ -321,6 +315,41 @@ impl Container for WasmContainer {
                 Err(Error::Io { what: format!("removing {}", self.views_dir.display()), source })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl WasmContainer {
+    /// Calls an exported function.
+    async fn call(
+        &self,
+        args: &[String],
+        timeout: Duration,
+        stdin: Option<Input>,
+        output: Arc<dyn Output>,
+    ) -> Result<i32, Error> {
+        let Ok(_turn) = self.execs.try_acquire() else {
+            return Err(Error::Unavailable(format!(
+                "{}: {MAX_EXECS} calls of its functions are at work already; try again later",
+                self.name
+            )));
+        };
+        let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
+        let (args, timeout) = (args.to_vec(), timeout.min(MAX_EXEC_TIME));
+        let kill = self.kill.clone();
+        let call = async move {
+            let calling = call_export(&host, &prepared.program, &guest, &args, timeout, stdin, output);
+            kill.run_until_cancelled(calling).await
+        };
+        // On the threads that run guests; who stops asking ends the call.
+        let call = AbortOnDropHandle::new(self.tasks.spawn_on(call, self.host.guests.handle()));
+        match call.await {
+            Ok(Some(called)) => called.map_err(|e| match e {
+                Error::InvalidSpec(text) => Error::InvalidSpec(format!("{}: {text}", self.name)),
+                other => other,
+            }),
+            Ok(None) => Err(Error::NotRunning(self.id.clone())),
+            Err(e) => Err(Error::Unavailable(format!("{}: the call failed: {e}", self.name))),
         }
     }
 }

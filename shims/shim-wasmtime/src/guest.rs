@@ -185,10 +185,10 @@ impl Guest {
         Ok(store)
     }
 
-    /// Both outputs to whoever asked for an instance, at the container's rate, and nothing to read.
-    pub(crate) fn streams_to(&self, output: &Arc<dyn Output>) -> Streams {
+    /// The streams of whoever asked for an instance, at the container's rate.
+    pub(crate) fn streams_to(&self, stdin: Option<Input>, output: &Arc<dyn Output>) -> Streams {
         Streams {
-            stdin: None,
+            stdin,
             stdout: self.stdout.redirected(output.clone()),
             stderr: self.stderr.redirected(output.clone()),
         }

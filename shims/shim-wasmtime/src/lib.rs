@@ -52,6 +52,7 @@ mod response_body;
 mod sealed;
 mod sockets;
 mod stdio;
+mod terminal;
 mod ticker;
 
 pub use compiler::compile_main;

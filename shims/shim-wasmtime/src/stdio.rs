@@ -3,14 +3,12 @@ use crate::limits::OUTPUT_CHUNK;
 use crate::log_rate::LogRate;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shim::{Input, Output, Stream};
-use std::future::Future;
+use shim::{Input, Output, Room, Stream};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
@@ -39,10 +37,18 @@ impl GuestOutput {
         self.output.write(self.stream, bytes);
     }
 
-    /// Writes when the rate allows it.
+    /// What to wait for before the next write: the rate, and then whoever reads.
+    fn pause(&self) -> Option<Room> {
+        match self.rate.wait() {
+            Some(wait) => Some(Box::pin(tokio::time::sleep(wait))),
+            None => self.output.room(),
+        }
+    }
+
+    /// Writes when the rate allows it, and whoever reads.
     pub(crate) async fn write_paced(&self, bytes: &[u8]) {
-        while let Some(wait) = self.rate.wait() {
-            tokio::time::sleep(wait).await;
+        while let Some(pause) = self.pause() {
+            pause.await;
         }
         self.write_now(bytes);
     }
@@ -78,8 +84,8 @@ impl StdoutStream for GuestOutput {
 #[wasmtime_wasi::async_trait]
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {
-        while let Some(wait) = self.rate.wait() {
-            tokio::time::sleep(wait).await;
+        while let Some(pause) = self.pause() {
+            pause.await;
         }
     }
 }
@@ -95,23 +101,28 @@ impl OutputStream for GuestOutput {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(if self.rate.wait().is_some() { 0 } else { OUTPUT_CHUNK })
+        Ok(if self.pause().is_some() { 0 } else { OUTPUT_CHUNK })
     }
 }
 
 /// The same as an [`AsyncWrite`].
 struct PacedWriter {
     output: GuestOutput,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Room>,
 }
 
 impl AsyncWrite for PacedWriter {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        while let Some(wait) = self.output.rate.wait() {
-            let pause = self.pause.insert(Box::pin(tokio::time::sleep(wait)));
-            ready!(pause.as_mut().poll(cx));
+        loop {
+            // The one begun is waited for to its end: a new one would not know who wakes this writer.
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+            }
+            self.pause = self.output.pause();
+            if self.pause.is_none() {
+                break;
+            }
         }
-        self.pause = None;
         let chunk = &bytes[..bytes.len().min(OUTPUT_CHUNK)];
         self.output.write_now(chunk);
         Poll::Ready(Ok(chunk.len()))

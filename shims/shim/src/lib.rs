@@ -12,10 +12,13 @@
 //! ```
 use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 
 pub mod fake;
 mod mount;
@@ -85,7 +88,14 @@ pub trait Output: Send + Sync + 'static {
     /// Takes bytes of one stream as they come, whole lines or not. Blocks for no longer than a disk write;
     /// a guest that writes faster than its log allows is slowed down here.
     fn write(&self, stream: Stream, bytes: &[u8]);
+    /// What to wait for before the next write, where somebody reads who must not be overrun; `None` to go on.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 }
+
+/// Resolves when there is room.
+pub type Room = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// One of the two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +109,21 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Standard input of a container.
 pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
+
+/// The size of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// The streams of a command that runs beside a container's own.
+pub struct ExecStreams {
+    pub stdin: Option<Input>,
+    pub output: Arc<dyn Output>,
+    /// The command gets a terminal, whose size changes with this; all it writes is then standard output.
+    pub terminal: Option<watch::Receiver<Option<TerminalSize>>>,
+}
 
 /// Everything a shim must know to make a container.
 pub struct ContainerSpec {
@@ -294,8 +319,10 @@ pub trait Container: Send + Sync + 'static {
     /// How it ended, if it has.
     fn exit(&self) -> Option<Exit>;
     fn stats(&self) -> Stats;
-    /// Runs a command beside the container's own (probes, `kubectl exec`). Gives its exit code.
+    /// Runs a command beside the container's own (probes). Gives its exit code.
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error>;
+    /// The same with streams and for as long as it takes. Dropping the future ends the command.
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error>;
     /// Releases everything it holds. It has ended, or is ended now.
     async fn delete(&self) -> Result<(), Error>;
 }

@@ -393,6 +393,18 @@ impl RuntimeService for FakeRuntime {
         Ok(ExecSyncResponse { stdout: output.into_bytes(), stderr: Vec::new(), exit_code })
     }
 
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        self.inner.called("Exec", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(ExecResponse { url })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        self.inner.called("Attach", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(AttachResponse { url })
+    }
+
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {
         self.inner.called("ContainerStats", &request.container_id)?;
         let stats = self.inner.state.lock().stats(&request.container_id, self.inner.now())?;
