@@ -34,3 +34,4 @@ mod network_policy;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;

@@ -49,9 +49,11 @@ mod reach;
 mod request_body;
 mod response_body;
 mod sealed;
+mod settings;
 mod sockets;
 mod stdio;
 mod ticker;
+mod traces;
 
 pub use compiler::compile_main;
 
@@ -61,6 +63,7 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use telemetry::Tracer;
 use tokio_util::sync::CancellationToken;
 
 /// What the shim needs to know of its machine.
@@ -87,6 +90,8 @@ pub struct Config {
     pub keyvalue_bytes: u64,
     /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
     pub max_instances: u32,
+    /// Begins a span for each request that a guest serves or sends; without it nobody traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Config {
@@ -103,6 +108,7 @@ impl Config {
             service_ranges: vec![(Ipv4Addr::new(127, 96, 0, 0), 16)],
             compiler: Vec::new(),
             max_instances: limits::MAX_INSTANCES,
+            tracer: None,
         }
     }
 }
