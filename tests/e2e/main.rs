@@ -36,3 +36,4 @@ mod queue;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;

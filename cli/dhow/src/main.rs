@@ -16,6 +16,7 @@ mod components;
 mod connect;
 mod descriptors;
 mod dirs;
+mod otlp;
 mod output;
 mod project;
 mod resources;

@@ -1,6 +1,7 @@
 //! One instance of a wasi:http component, and one request in it.
 use crate::guest::{ComponentState, Guest};
 use crate::limited_body::RequestBody;
+use crate::traces::Serving;
 use bytes::Bytes;
 use http::{Request, Response, Uri, header, uri};
 use http_body::{Body, Frame, SizeHint};
@@ -66,8 +67,10 @@ impl Instance {
         &mut self,
         request: Request<RequestBody>,
         answered: Answered,
+        serving: Option<&Serving>,
     ) -> wasmtime::Result<()> {
         self.served = self.served.saturating_add(1);
+        self.store.data_mut().begin_request(serving);
         // The last one passed while it was idle.
         self.store.set_epoch_deadline(1);
         match &self.handler {

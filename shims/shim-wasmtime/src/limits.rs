@@ -59,6 +59,15 @@ pub const MAX_HEADERS: usize = 128;
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
 pub const MAX_BODY_ANNOTATION: &str = "dhow.dev/max-request-body";
 
+/// How long after SIGTERM a server goes on as before while nobody comes: until then the node's gateway and proxies have
+/// heard that it goes. Seen were 10 to 60 ms.
+pub const ENDPOINT_SETTLE: Duration = Duration::from_millis(100);
+/// The same while connections are open or made: their peers learn by each answer that it is the last.
+pub const MAX_LINGER: Duration = Duration::from_secs(1);
+
+/// Whether each line that a container writes while it serves a request begins with the request's trace.
+pub const LOG_TRACE_ANNOTATION: &str = "dhow.dev/log-trace-id";
+
 /// How long a new connection may take until its first request's head has arrived.
 pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

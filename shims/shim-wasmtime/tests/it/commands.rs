@@ -79,6 +79,19 @@ async fn a_trap_ends_with_134_and_its_backtrace_in_log_and_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_without_end_make_no_log_without_end() {
+    let world = World::new();
+    let name = format!("deep{}", "x".repeat(1 << 20));
+    let (spec, log) = world.spec(&module(&format!("(func ${name} unreachable)"), &format!("(call ${name})")));
+    let exit = world.run(spec).await;
+    assert_eq!(exit.code, 134);
+    for text in [&exit.message, &log.stderr()] {
+        assert!(text.len() <= 4200, "{} bytes", text.len());
+        assert!(text.contains("unreachable") && text.contains("deepxxx"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_beyond_the_limit_is_oom_killed_with_the_figures() {
     let world = World::new();
     let (mut spec, log) = world.spec(&module("", "(loop (drop (memory.grow (i32.const 16))) (br 0))"));
