@@ -31,6 +31,7 @@ mod kubectl;
 mod linux;
 mod metrics;
 mod network_policy;
+mod others;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;

@@ -16,7 +16,7 @@ use crate::exports::call_export;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::http_server::{Server, Settings, compute_concurrency};
+use crate::http_server::{Server, Settings};
 use crate::limits::{MAX_EXEC_TIME, MAX_EXECS};
 use crate::listener::bind;
 use crate::log_rate::LogRate;
@@ -24,6 +24,7 @@ use crate::meter::Meter;
 use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
+use crate::room::Room;
 use crate::stdio::GuestOutput;
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -219,15 +220,17 @@ impl Container for WasmContainer {
                     .spawn_on(binding, self.host.guests.handle())
                     .await
                     .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
-                let concurrency =
-                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes)
-                        .min(self.settings.concurrency);
+                let room = Room::new(
+                    self.guest.account.limit(),
+                    self.prepared.initial_bytes,
+                    self.settings.concurrency,
+                );
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),
                     self.guest.clone(),
                     self.settings,
-                    concurrency,
+                    room,
                     self.stop.clone(),
                     self.kill.clone(),
                 );

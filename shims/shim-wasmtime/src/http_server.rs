@@ -4,7 +4,7 @@
 //! can take more than their share. A guest that traps costs its one request; the container lives on.
 //!
 //! ```text
-//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► permit ─► instance: idle, or a new one ─► response
+//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► place (room) ─► instance: idle, or a new one ─► response
 //!                    │ head and idle timeouts        └ 503     └ 500 trap · 504 time · 413 body
 //! ```
 //!
@@ -25,6 +25,7 @@ use crate::limits::{
 };
 use crate::request_body::LimitedBody;
 use crate::response_body::Cut;
+use crate::room::Room;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -140,12 +141,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
-/// How many requests may be at work: as many instances as the container's memory limit has room for.
-pub(crate) fn compute_concurrency(memory_limit: u64, initial_bytes: u64) -> usize {
-    let fitting = memory_limit.checked_div(initial_bytes).unwrap_or(u64::MAX);
-    usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, MAX_CONCURRENT_REQUESTS)
-}
-
 /// One container's server.
 pub(crate) struct Server {
     pub(crate) host: Arc<Host>,
@@ -156,7 +151,7 @@ pub(crate) struct Server {
     pub(crate) stop: CancellationToken,
     /// End everything now.
     pub(crate) kill: CancellationToken,
-    requests: Arc<Semaphore>,
+    room: Room,
     connections: Arc<Semaphore>,
     idle: Arc<IdleInstances>,
     /// From here on no instance is kept.
@@ -181,7 +176,7 @@ impl Server {
         pre: HttpPre,
         guest: Arc<Guest>,
         settings: Settings,
-        concurrency: usize,
+        room: Room,
         stop: CancellationToken,
         kill: CancellationToken,
     ) -> Arc<Self> {
@@ -197,7 +192,7 @@ impl Server {
             settings,
             stop,
             kill,
-            requests: Arc::new(Semaphore::new(concurrency)),
+            room,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             idle,
             over,
@@ -317,12 +312,12 @@ impl Server {
                 &format!("the request's body is longer than {} bytes", self.settings.max_body),
             );
         }
-        let Some(permit) = self.permit().await else {
+        let Some(place) = self.room.enter(self.settings.timeout).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
         };
         let (answered, mut answer) = oneshot::channel();
         let cut = Cut::default();
-        let mut work = Box::pin(self.clone().handle(request, answered, permit, cut.clone()));
+        let mut work = Box::pin(self.clone().handle(request, answered, place, cut.clone()));
         let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         let outcome = match (begun, answer.try_recv()) {
             (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut),
@@ -344,15 +339,6 @@ impl Server {
             }
         };
         self.refuse(outcome)
-    }
-
-    /// A place for one more request; `None` when there is none for as long as a request may take.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let requests = self.requests.clone();
-        if let Ok(permit) = requests.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        tokio::time::timeout(self.settings.timeout, requests.acquire_owned()).await.ok()?.ok()
     }
 
     /// What the guest answered.
@@ -395,7 +381,7 @@ impl Server {
         self: Arc<Self>,
         request: Request<Incoming>,
         answered: Answered,
-        _permit: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
         cut: Cut,
     ) -> Outcome {
         let _running = self.host.ticker.running();
@@ -406,6 +392,7 @@ impl Server {
             let served = cut.unless_done();
             instance.serve(request, answered).await?;
             served.done();
+            me.room.learn(instance.memory());
             me.idle.keep(instance);
             wasmtime::Result::Ok(())
         };
@@ -431,6 +418,7 @@ impl Server {
             Outcome::Finished => self.exhausted.lock().in_a_row = 0,
             Outcome::Killed => {}
         }
+        self.room.leave(place);
         outcome
     }
 
@@ -581,13 +569,5 @@ mod tests {
         for bad in ["", "0", "-1", "true", "10001"] {
             assert!(settings(INSTANCE_REUSE_ANNOTATION, bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn concurrency_follows_from_the_memory_limit() {
-        assert_eq!(compute_concurrency(u64::MAX, 1 << 20), MAX_CONCURRENT_REQUESTS);
-        assert_eq!(compute_concurrency(10 << 20, 1 << 20), 10);
-        assert_eq!(compute_concurrency(1, 1 << 20), 1);
-        assert_eq!(compute_concurrency(1 << 30, 0), MAX_CONCURRENT_REQUESTS);
     }
 }

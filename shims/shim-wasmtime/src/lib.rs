@@ -48,6 +48,7 @@ mod preopen;
 mod reach;
 mod request_body;
 mod response_body;
+mod room;
 mod sealed;
 mod sockets;
 mod stdio;
