@@ -38,15 +38,33 @@ fn components_made_by_other_tools_answer_one_and_many_requests_unchanged() {
         let answer = ask(&t, guest).expect("an answer");
         println!("{guest}: deployed after {deployed:?}, answered after {:?}", begun.elapsed());
         assert_eq!((answer.status, answer.body), (200, greeting(guest)));
-        // An instance each, side by side.
-        std::thread::scope(|scope| {
-            let many: Vec<_> = (0..8).map(|_| scope.spawn(|| ask(&t, guest))).collect();
-            for answer in many {
-                let answer = answer.join().expect("a client").expect("an answer");
-                assert_eq!((answer.status, answer.body), (200, greeting(guest)));
-            }
-        });
+        ask_at_once(&t, guest, 8);
     }
+    if !environment::was_built("hello-py") {
+        return;
+    }
+    // An instance of Python's takes more than the program declares, and four of them fit: the others wait.
+    let limit = r#"{"spec":{"resources":{"limits":{"memory":"64Mi"}}}}"#;
+    t.ok(&["patch", "fn", "hello-py", "--type=merge", "-p", limit]);
+    wait::until("the pod with the limit serves", || {
+        let traffic = t.json(&["get", "fn", "hello-py"])["status"]["traffic"].clone();
+        wait::holds(traffic[0]["revision"] == "hello-py-r2", traffic.to_string())
+    });
+    for _ in 0..3 {
+        ask_at_once(&t, "hello-py", 16);
+    }
+    let pods = t.json(&["get", "pods", "-l", "dhow.dev/revision=hello-py-r2"]);
+    assert_eq!(pods["items"][0]["status"]["containerStatuses"][0]["restartCount"], 0, "{pods}");
+}
+
+fn ask_at_once(t: &Namespace, guest: &str, count: usize) {
+    std::thread::scope(|scope| {
+        let many: Vec<_> = (0..count).map(|_| scope.spawn(|| ask(t, guest))).collect();
+        for answer in many {
+            let answer = answer.join().expect("a client").expect("an answer");
+            assert_eq!((answer.status, answer.body), (200, greeting(guest)));
+        }
+    });
 }
 
 /// The commands of docs/functions.md, but for the one that fetches the tools: those of the build of the guests are used.
@@ -92,9 +110,9 @@ fn templates_in_javascript_and_python_become_functions_by_the_commands_of_the_do
 /// Changes of a small Rust function, each with a build that costs nothing: what is measured is what `dhow watch` adds.
 #[test]
 fn a_change_of_a_small_function_answers_within_a_second_of_its_build() {
-    /// What the developers' loop promises; the fastest of the changes must keep it, for other tests run beside this one.
+    /// What the developers' loop promises. One change of several must keep it: who else uses the machine is not known.
     const PROMISED: Duration = Duration::from_secs(1);
-    const CHANGES: usize = 5;
+    const CHANGES: usize = 8;
     let t = Namespace::new(&world().cluster, "watch");
     let folder = tempfile::tempdir().expect("a folder");
     let path = |name: &str| folder.path().join(name);
@@ -127,9 +145,11 @@ fn a_change_of_a_small_function_answers_within_a_second_of_its_build() {
         println!("version {version}: {} ms after the change; {line}", answered.as_millis());
         assert!(line.contains(" ms (sent "), "{line}");
         took.push(answered);
+        if version > 2 && took.iter().any(|took| *took < PROMISED) {
+            return;
+        }
     }
-    let fastest = took.iter().min().expect("changes were made");
-    assert!(*fastest < PROMISED, "from a change to its answer: {took:?}");
+    panic!("from a change to its answer: {took:?}");
 }
 
 fn word(version: usize) -> String {
