@@ -2,7 +2,7 @@
 //!
 //! The end-to-end tests use the real programs: kubectl, a registry, runc, etcd, nft. What is missing is installed
 //! (Debian, as root) or ends the run with what to type; nothing is passed over in silence.
-use crate::{debian, guests};
+use crate::{debian, guests, soak};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -107,7 +107,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     environment.push(("DHOW_TEST_BINARY", crate::demo::target_dir(&root).join("debug/dhow")));
     // What needs the machine to itself comes last, one test at a time.
     cargo(&root, &["test", "--workspace", "--exclude", "tests"], &environment)?;
-    cargo(&root, &["test", "--package", "tests"], &environment)
+    cargo(&root, &["test", "--package", "tests"], &environment)?;
+    cargo(&root, &["build", "--package", "tests", "--bin", "dhow-soak"], &[])?;
+    soak::short(&root)
 }
 
 fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
