@@ -30,9 +30,10 @@ fn components_made_by_other_tools_answer_one_and_many_requests_unchanged() {
         if !environment::was_built(guest) {
             continue;
         }
-        let file = environment::guest(guest);
+        // From a registry: what it imports is looked at before it is pulled.
+        let image = world().pushed(guest);
         let begun = Instant::now();
-        t.dhow(&["deploy", file.to_str().expect("a path of ours"), "--timeout", COMPILED]).ok();
+        t.dhow(&["deploy", &image, "--name", guest, "--timeout", COMPILED]).ok();
         let deployed = begun.elapsed();
         let begun = Instant::now();
         let answer = ask(&t, guest).expect("an answer");

@@ -293,8 +293,7 @@ impl Server {
         };
         let (answered, mut answer) = oneshot::channel();
         let cut = Cut::default();
-        let mut work =
-            Box::pin(self.clone().handle(request, serving.cloned(), answered, place, cut.clone()));
+        let mut work = Box::pin(self.clone().handle(request, serving.cloned(), answered, place, cut.clone()));
         let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         let outcome = match (begun, answer.try_recv()) {
             (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut, serving),
