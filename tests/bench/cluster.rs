@@ -118,13 +118,18 @@ impl Cluster {
 
     /// Sends the guest to the node; its reference.
     pub(crate) async fn import_guest(&self, plan: &Plan) -> Result<String> {
+        self.import("hello-http", std::fs::read(&plan.programs.guest)?).await
+    }
+
+    /// Sends a program to the node under a name; its reference.
+    pub(crate) async fn import(&self, name: &str, wasm: Vec<u8>) -> Result<String> {
         let nodes = self.ask(Method::GET, "/api/v1/nodes", Value::Null).await?;
         let node = nodes["items"][0]["metadata"]["name"].as_str().context("a node")?.to_owned();
-        let reference = "localhost/hello-http:0123456789ab";
+        let reference = format!("localhost/{name}:0123456789ab");
         let request = Request::post(format!("/api/v1/nodes/{node}/proxy/images/import?ref={reference}"))
             .header(http::header::HOST, "localhost")
             .header(http::header::CONTENT_TYPE, "application/wasm")
-            .body(std::fs::read(&plan.programs.guest)?.into())?;
+            .body(wasm.into())?;
         let answer = self.connect(Protocol::Http1).await?.send(request).await?;
         ensure!(
             answer.status.is_success(),
@@ -132,7 +137,7 @@ impl Cluster {
             answer.status,
             String::from_utf8_lossy(&answer.body)
         );
-        Ok(reference.to_owned())
+        Ok(reference)
     }
 
     /// Makes a pod of the guest and waits until it is Ready; its address. The first pod of a cluster waits for the

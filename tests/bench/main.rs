@@ -1,7 +1,7 @@
 //! How fast dhow is, each figure beside a yardstick measured in the same run: `cargo xtask bench`.
 //!
 //! ```text
-//!   main ──► startup  idle  pods  writes  serving  reads  density  gateway      one file a measurement
+//!   main ──► startup  idle  pods  cold  writes  serving  reads  density  gateway      one file a measurement
 //!              │        │     │      │       │       │       │        │
 //!              └────────┴─────┴── Cluster (dhow up) ─┴───────┴────────┘         Etcd, WasmtimeServe, Nginx: yardsticks
 //!                                       │
@@ -14,6 +14,7 @@
 
 mod address;
 mod cluster;
+mod cold;
 mod connection;
 mod density;
 mod etcd;
@@ -23,6 +24,7 @@ mod guard;
 mod idle;
 mod load;
 mod machine;
+mod neighbour;
 mod nginx;
 mod pods;
 mod processes;
@@ -85,8 +87,19 @@ impl Plan {
     }
 }
 
-const MEASUREMENTS: &[&str] =
-    &["startup", "idle", "pods", "writes", "serving", "reads", "watch", "gateway", "density"];
+const MEASUREMENTS: &[&str] = &[
+    "startup",
+    "idle",
+    "pods",
+    "cold",
+    "writes",
+    "serving",
+    "neighbour",
+    "reads",
+    "watch",
+    "gateway",
+    "density",
+];
 
 /// The longest one measurement may take: all bounds of its parts together, and as much again.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -96,6 +109,8 @@ async fn measure(name: &str, plan: &Plan) -> Result<Vec<Figure>> {
         "startup" => startup::measure(plan).await,
         "idle" => idle::measure(plan).await,
         "pods" => pods::measure(plan).await,
+        "cold" => cold::measure(plan).await,
+        "neighbour" => neighbour::measure(plan).await,
         "writes" => writes::measure(plan).await,
         "serving" => serving::on_the_pod_address(plan).await,
         "reads" => reads::measure(plan).await,

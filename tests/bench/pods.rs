@@ -1,4 +1,5 @@
-//! From the create of a wasm pod, its image on the node, to the watch event that says Ready.
+//! From the create of a wasm pod, its image on the node, to the watch event that says Ready: one at a time, and a
+//! hundred each second.
 use crate::Plan;
 use crate::cluster::{Cluster, create_pod, pod};
 use crate::connection::{Connection, Protocol};
@@ -15,13 +16,14 @@ use tokio::process::Command;
 const LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn measure(plan: &Plan) -> Result<Vec<Figure>> {
-    let cluster = Cluster::start(plan, &[]).await?;
+    let cluster = Cluster::start(plan, &["--max-pods", "1000"]).await?;
     let image = cluster.import_guest(plan).await?;
     // The first compiles; that is once a node and image, and not what is asked here.
     let first = Instant::now();
     cluster.ready_pod("pod-first", &image).await?;
     let first = first.elapsed().as_secs_f64() * 1e3;
     let mut figures = vec![through_the_api(plan, &cluster, &image).await?];
+    figures.push(at_a_rate(plan, &cluster, &image).await?);
     figures.push(Figure::new("the first pod of an image, with its compilation", first, "ms"));
     if let Some(kubectl) = &plan.programs.kubectl {
         figures.extend(through_kubectl(plan, &cluster, kubectl, &image).await?);
@@ -64,6 +66,44 @@ async fn through_the_api(plan: &Plan, cluster: &Cluster, image: &str) -> Result<
             rounded(scheduled.percentile_ms(50.0)),
             ready.len()
         ))
+        .at_most(10.0))
+}
+
+/// Creates sent at their moments, whether or not those before them were answered.
+async fn at_a_rate(plan: &Plan, cluster: &Cluster, image: &str) -> Result<Figure> {
+    const EACH: Duration = Duration::from_millis(10);
+    const CONNECTIONS: usize = 8;
+    let count = plan.times(500);
+    let mut watch = Watch::of(cluster, "/api/v1/namespaces/default/pods").await?;
+    let mut connections = cluster.connections(CONNECTIONS, Protocol::Http2).await?;
+    let begin = Instant::now() + EACH;
+    let moment = |number: usize| begin + EACH * u32::try_from(number).unwrap_or(u32::MAX);
+    let creating = connections.iter_mut().enumerate().map(async |(first, connection)| {
+        for number in (first..count).step_by(CONNECTIONS) {
+            tokio::time::sleep_until(moment(number).into()).await;
+            check_created(&connection.send(create_pod(&format!("rate-{number}"), image)?).await?)?;
+        }
+        anyhow::Ok(())
+    });
+    let waiting = async {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut ready = Samples::default();
+        while seen.len() < count {
+            let event = watch.next().await?;
+            let number = event.name().strip_prefix("rate-").and_then(|number| number.parse().ok());
+            if let Some(number) = number.filter(|_| event.ready())
+                && seen.insert(number)
+            {
+                // From the moment it was due: a client that falls behind has waited too.
+                ready.add(moment(number).elapsed());
+            }
+        }
+        anyhow::Ok(ready)
+    };
+    let both = async { tokio::try_join!(futures::future::try_join_all(creating), waiting) };
+    let (_, ready) = tokio::time::timeout(LIMIT, both).await.context("not all pods are Ready")??;
+    Ok(Figure::new("the same, 100 creates each second, p99", ready.percentile_ms(99.0), "ms")
+        .beside(format!("p50 {}; {count} pods", rounded(ready.percentile_ms(50.0))))
         .at_most(50.0))
 }
 

@@ -24,6 +24,7 @@ mod cli;
 mod components;
 mod crash;
 mod deployments;
+mod exec;
 mod functions;
 mod gateway;
 mod jobs;
@@ -35,3 +36,4 @@ mod queue;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;

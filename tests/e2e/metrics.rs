@@ -99,7 +99,7 @@ fn guest_threads_seconds(pid: i32) -> f64 {
     let ticks = tasks.flatten().filter_map(|task| {
         let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
         let (name, rest) = stat.split_once(") ")?;
-        if !["(wasm-guest", "(wasm-background"].iter().any(|n| name.contains(n)) {
+        if !["(wasm-guest", "(wasm-requested", "(wasm-background"].iter().any(|n| name.contains(n)) {
             return None;
         }
         let fields: Vec<&str> = rest.split(' ').collect();

@@ -11,8 +11,8 @@ use std::process::Command;
 /// Measure dhow beside etcd and `wasmtime serve`, and write the figures into docs/benchmarks.md
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these measurements (startup, idle, pods, writes, serving, reads, watch, gateway, density); may be given
-    /// again. The document is left as it is
+    /// Only these measurements (startup, idle, pods, cold, writes, serving, neighbour, reads, watch, gateway, density);
+    /// may be given again. The document is left as it is
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Short loads and few rounds: whether it works, not how fast. The document is left as it is

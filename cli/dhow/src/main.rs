@@ -9,12 +9,14 @@
 //!          └──► dhow runtime                                                           (a process of its own)
 //!   dhow deploy, run, get, … ──► the API server, as any client
 //! ```
+mod allocator;
 mod ambient;
 mod client_commands;
 mod components;
 mod connect;
 mod descriptors;
 mod dirs;
+mod otlp;
 mod output;
 mod project;
 mod resources;

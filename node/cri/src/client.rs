@@ -143,7 +143,7 @@ usual_patience! {
     VersionRequest StatusRequest RuntimeConfigRequest RunPodSandboxRequest RemovePodSandboxRequest
     PodSandboxStatusRequest ListPodSandboxRequest CreateContainerRequest StartContainerRequest RemoveContainerRequest
     ListContainersRequest ContainerStatusRequest UpdateContainerResourcesRequest ReopenContainerLogRequest
-    ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
+    ExecRequest AttachRequest ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
     ListMetricDescriptorsRequest ListPodSandboxMetricsRequest ListImagesRequest ImageStatusRequest RemoveImageRequest
     ImageFsInfoRequest StopPodSandboxRequest SetNetworkPolicyRequest UpdateServicesRequest
     ForgetNamespacesRequest

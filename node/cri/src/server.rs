@@ -1,12 +1,12 @@
 //! Serves any implementation over gRPC on a unix socket.
 use crate::service::{image_rpcs, runtime_rpcs};
 use crate::{ByteStream, Error, ImageService, MAX_MESSAGE_BYTES, RuntimeService, types::*};
-use futures::{StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt, future::BoxFuture};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -14,6 +14,9 @@ use tonic_prost::ProstCodec;
 
 /// How long calls under way may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Between two failures to take a connection: a tenth of a second is not felt by a client that has to come again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown`, then lets calls under way finish. The socket's file is the caller's to remove.
 pub async fn serve(
@@ -29,13 +32,25 @@ pub async fn serve(
         .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
         .add_service(ImageServer { images: images.clone() })
         .add_service(ImportServer { images })
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
     tokio::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result,
         _ = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
     };
     result.map_err(|e| Error::Internal(format!("serving CRI: {e}")))
+}
+
+/// The connections. A process out of descriptors gets an error for every accept, at once: the pause leaves it the
+/// processor to do something about it.
+fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).then(|accepted| async {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "the CRI socket takes no connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
 }
 
 #[derive(Clone)]

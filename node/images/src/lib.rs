@@ -21,10 +21,12 @@ mod import;
 mod index;
 mod layer;
 mod manifest;
+mod pace;
 mod pull;
 mod push;
 mod reference;
 mod registry;
+mod repository;
 mod store;
 mod wasm;
 

@@ -37,7 +37,7 @@ pub mod status;
 pub mod volumes;
 mod worker;
 
-use agent::{Agent, PARALLEL_STARTS, Registry, Shared};
+use agent::{Agent, PARALLEL_OBSERVATIONS, PARALLEL_STARTS, Registry, Shared};
 use client::k8s_openapi::api::core::v1 as core;
 use client::{Client, Informers, Recorder, Selection};
 use container_config::Dns;
@@ -202,6 +202,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             logs_dir: config.pod_logs_dir.clone(),
             node_name: config.node_name.clone(),
             metrics: metrics.clone(),
+            tunnels: server::Tunnels::new(tasks.clone(), shutdown.clone()),
         });
         tasks.spawn(server::serve(https.listener, https.tls, router, shutdown.clone()));
     }
@@ -242,6 +243,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             allocatable: allocatable(&settings, &machine),
             starts: Semaphore::new(PARALLEL_STARTS),
+            observations: Semaphore::new(PARALLEL_OBSERVATIONS),
         });
         Some(Agent::new(shared, pods, registry, config.max_pods, shutdown.clone()))
     };

@@ -175,7 +175,15 @@ impl RuntimeService for Runtime {
     }
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
-        self.exec(request).await
+        self.run_command(request).await
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        Ok(ExecResponse { url: self.exec_url(request).await? })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        Ok(AttachResponse { url: self.attach_url(request).await? })
     }
 
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {

@@ -3,12 +3,14 @@
 //!
 //! Invariant: of the containers that want a turn, the one that had the least for its weight gets the next. A container
 //! that wanted none for a while has saved up next to nothing.
+use crate::limits::{EPOCH_TICK, SHARE_WINDOW};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// What a container of weight 1,024 (one core requested) counts a nanosecond as.
 const UNIT_WEIGHT: u64 = 1024;
@@ -22,12 +24,40 @@ pub(crate) struct Share {
     weight: u64,
     /// Nanoseconds had, stretched by the weight.
     had: AtomicU64,
+    owed: Mutex<Owed>,
+}
+
+/// What a container was promised (`requests.cpu`) and did not get yet.
+#[derive(Debug)]
+struct Owed {
+    /// Time still owed; what it took beyond its request is not held against it.
+    time: Duration,
+    at: Instant,
+    /// Being given it at this time.
+    served: bool,
+}
+
+impl Owed {
+    /// Whether a container of so many cores is owed time at `now`, having used `busy` since the last call.
+    fn is_owed(&mut self, weight: u64, busy: Duration, now: Instant) -> bool {
+        let cores = weight as f64 / UNIT_WEIGHT as f64;
+        let earned = now.saturating_duration_since(self.at).min(SHARE_WINDOW).mul_f64(cores);
+        let most = SHARE_WINDOW.mul_f64(cores);
+        self.time = (self.time + earned).saturating_sub(busy).min(most);
+        self.at = now;
+        // A turn takes one tick: changing lanes for less would cost more than it gives. Who requests so little that
+        // it never saves up a tick gets what the background leaves.
+        self.served = if self.served { !self.time.is_zero() } else { self.time >= EPOCH_TICK };
+        self.served
+    }
 }
 
 impl Share {
     /// `weight` in cgroup shares: 1,024 for each core requested.
     pub(crate) fn new(weight: u64) -> Self {
-        Self { weight: weight.max(1), had: AtomicU64::new(0) }
+        let owed = Owed { time: Duration::ZERO, at: Instant::now(), served: false };
+        // The kernel's own bound (`cpu.shares`, cgroup v1).
+        Self { weight: weight.clamp(1, 262_144), had: AtomicU64::new(0), owed: Mutex::new(owed) }
     }
 
     pub(crate) fn weight(&self) -> u64 {
@@ -37,6 +67,11 @@ impl Share {
     pub(crate) fn charge(&self, busy: Duration) {
         let nanoseconds = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
         self.had.fetch_add(nanoseconds.saturating_mul(UNIT_WEIGHT) / self.weight, Relaxed);
+    }
+
+    /// Whether the container has yet to get what it requested, having used `busy` since this was asked last.
+    pub(crate) fn is_owed(&self, busy: Duration, now: Instant) -> bool {
+        self.owed.lock().is_owed(self.weight, busy, now)
     }
 }
 
@@ -170,6 +205,30 @@ mod tests {
         }
         tasks.shutdown().await;
         counts.iter().map(|count| count.load(Relaxed) as usize).collect()
+    }
+
+    #[test]
+    fn a_container_is_owed_what_it_requested_and_no_more() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let tick = Duration::from_millis(10);
+        // Half a core, always wanting: of a hundred turns of ten milliseconds fifty are owed.
+        let mut owed = Owed { time: Duration::ZERO, at: began, served: false };
+        let mut used = Duration::ZERO;
+        let mut given = 0;
+        for turn in 1..=100 {
+            let yes = owed.is_owed(512, used, at(turn * 10));
+            used = if yes { tick } else { Duration::ZERO };
+            given += u32::from(yes);
+        }
+        assert!((48..=52).contains(&given), "{given}");
+        // What it got beyond its request is not held against it, and what it did not want is not saved for ever.
+        owed.is_owed(512, Duration::from_secs(9), at(2_000));
+        assert!(owed.is_owed(512, Duration::ZERO, at(60_000)));
+        assert_eq!(owed.time, Duration::from_millis(50));
+        // One that requests next to nothing is owed next to nothing.
+        let mut least = Owed { time: Duration::ZERO, at: began, served: false };
+        assert!(!(1..1000).any(|turn| least.is_owed(2, Duration::ZERO, at(turn * 10))));
     }
 
     #[tokio::test]

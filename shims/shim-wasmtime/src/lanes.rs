@@ -1,17 +1,18 @@
-//! Two lanes for guests: the foreground, where a call begins, and the background, where one goes on that computes.
+//! The lanes of guests: the foreground, where a call begins, and two for calls that go on computing.
 //!
 //! Invariant: a call that computes without a pause leaves the foreground after [`FOREGROUND_BURST`], and a container
-//! that takes more than its share of a busy node has no call in the foreground. The background's threads run when the
-//! kernel has nothing else to run, so a call that just began waits for none of them; among themselves containers in the
-//! background get time in proportion to their weights.
+//! that takes more than its share of a busy node has no call in the foreground. The background's threads give way to all
+//! others, so a call that just began waits for next to none of them; a container that has yet to get what it requested
+//! (`requests.cpu`) computes on threads that compete as equals, with Linux processes too. In both, containers get time
+//! in proportion to their weights.
 //!
 //! ```text
-//!   call ─► foreground ──computed too long, or its container too much──► background (SCHED_IDLE, gate by weight)
-//!               ▲                                                            │
-//!               └───────────────waited for something of its own──────────────┘
+//!   call ─► foreground ──computed too long, or its container too much──► gate by weight ─┬─► requested  (owed time)
+//!               ▲                                                                        └─► background (nice)
+//!               └───────────────waited for something of its own──────────────────────────────────┘
 //! ```
 use crate::gate::Gate;
-use crate::limits::{BUSY_PERCENT, SHARE_WINDOW};
+use crate::limits::{BACKGROUND_NICENESS, BUSY_PERCENT, SHARE_WINDOW};
 use parking_lot::Mutex;
 use shim::Error;
 use std::sync::Arc;
@@ -33,7 +34,16 @@ struct Windows {
     before: Totals,
 }
 
+/// Where a call computes that has left the foreground.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Its container is owed time.
+    Requested,
+    Background,
+}
+
 pub(crate) struct Lanes {
+    requested: Option<Runtime>,
     background: Option<Runtime>,
     pub(crate) gate: Arc<Gate>,
     cores: u32,
@@ -45,15 +55,18 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub(crate) fn start() -> Result<Arc<Self>, Error> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let background = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("wasm-background")
-            .worker_threads(cores)
-            .on_thread_start(yield_to_all_others)
-            .enable_all()
-            .build()
-            .map_err(|source| Error::Io { what: "starting the threads that run guests".into(), source })?;
+        let threads = |name: &str, niceness| {
+            tokio::runtime::Builder::new_multi_thread()
+                .thread_name(name)
+                .worker_threads(cores)
+                .on_thread_start(move || give_way(niceness))
+                .enable_all()
+                .build()
+                .map_err(|source| Error::Io { what: "starting the threads that run guests".into(), source })
+        };
         Ok(Arc::new(Self {
-            background: Some(background),
+            requested: Some(threads("wasm-requested", 0)?),
+            background: Some(threads("wasm-background", BACKGROUND_NICENESS)?),
             gate: Gate::new(cores),
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             began: Instant::now(),
@@ -62,9 +75,13 @@ impl Lanes {
         }))
     }
 
-    pub(crate) fn background(&self) -> &Handle {
-        // It is taken only when this value is dropped.
-        self.background.as_ref().map_or_else(|| unreachable!("used after the end"), Runtime::handle)
+    pub(crate) fn threads(&self, lane: Lane) -> &Handle {
+        let runtime = match lane {
+            Lane::Requested => &self.requested,
+            Lane::Background => &self.background,
+        };
+        // They are taken only when this value is dropped.
+        runtime.as_ref().map_or_else(|| unreachable!("used after the end"), Runtime::handle)
     }
 
     /// The window that `now` lies in.
@@ -94,19 +111,22 @@ impl Lanes {
 
 impl Drop for Lanes {
     fn drop(&mut self) {
-        if let Some(runtime) = self.background.take() {
-            // The last holder may itself be a guest's task, which must not wait for its own thread.
-            runtime.shutdown_background();
-        }
+        // The last holder may itself be a guest's task, which must not wait for its own thread.
+        [self.requested.take(), self.background.take()]
+            .into_iter()
+            .flatten()
+            .for_each(Runtime::shutdown_background);
     }
 }
 
-/// The kernel runs this thread when no other wants the core, and takes it away at once when one does. Going down
-/// needs no privilege (`sched(7)`); if it fails, containers are only less well kept apart.
-fn yield_to_all_others() {
+/// The kernel lets this thread wait behind those that just woke (`SCHED_BATCH`) and gives it less time by `niceness`.
+/// Going down needs no privilege (`sched(7)`); if it fails, containers are only less well kept apart.
+fn give_way(niceness: i32) {
     let none = libc::sched_param { sched_priority: 0 };
-    // SAFETY: the parameter lives during the call; 0 is the calling thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &none) } != 0 {
+    // SAFETY: the parameter lives during the call; 0 is the calling thread, for Linux in both calls.
+    let batch = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &none) } == 0;
+    // SAFETY: no pointer is passed.
+    if !batch || unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) } != 0 {
         tracing::warn!(error = %std::io::Error::last_os_error(), "guests that compute get no lower priority");
     }
 }

@@ -38,6 +38,7 @@ mod http_server;
 mod idle;
 mod instance;
 mod lanes;
+mod limited_body;
 pub mod limits;
 mod listener;
 mod log_rate;
@@ -46,12 +47,15 @@ mod offers;
 mod outbound;
 mod preopen;
 mod reach;
-mod request_body;
+
 mod response_body;
 mod sealed;
+mod settings;
 mod sockets;
 mod stdio;
+mod terminal;
 mod ticker;
+mod traces;
 
 pub use compiler::compile_main;
 
@@ -61,6 +65,7 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use telemetry::Tracer;
 use tokio_util::sync::CancellationToken;
 
 /// What the shim needs to know of its machine.
@@ -87,6 +92,8 @@ pub struct Config {
     pub keyvalue_bytes: u64,
     /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
     pub max_instances: u32,
+    /// Begins a span for each request that a guest serves or sends; without it nobody traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Config {
@@ -103,6 +110,7 @@ impl Config {
             service_ranges: vec![(Ipv4Addr::new(127, 96, 0, 0), 16)],
             compiler: Vec::new(),
             max_instances: limits::MAX_INSTANCES,
+            tracer: None,
         }
     }
 }

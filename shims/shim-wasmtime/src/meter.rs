@@ -6,7 +6,7 @@
 //! on; what it overdrew is taken from the next periods. A call that may use so much CPU time and no more is ended at
 //! the first interruption after that.
 use crate::gate::Share;
-use crate::lanes::{Lanes, Usage};
+use crate::lanes::{Lane, Lanes, Usage};
 use crate::limits::FOREGROUND_BURST;
 use parking_lot::Mutex;
 use shim::Resources;
@@ -89,7 +89,7 @@ struct Call<T> {
 /// Where a call stands after some time in a lane.
 enum Step<T> {
     Done(wasmtime::Result<T>),
-    /// It goes on in the other lane.
+    /// It goes on in another lane.
     Move(Call<T>),
 }
 
@@ -166,15 +166,16 @@ impl Meter {
         let (spent, at_a_stretch) = (Duration::ZERO, Duration::ZERO);
         let mut call = Call { guest: Box::pin(guest), spent, at_a_stretch, limit };
         loop {
-            if !self.heavy.load(Relaxed) {
+            if call.at_a_stretch < FOREGROUND_BURST && !self.heavy.load(Relaxed) {
                 call = match self.run_in_foreground(call).await {
                     Step::Done(result) => return result,
                     Step::Move(call) => call,
                 };
             }
             let me = self.clone();
-            let background = async move { me.run_in_background(call).await };
-            let mut task = AbortOnDrop(self.tasks.spawn_on(background, self.lanes.background()));
+            let lane = self.lane(Duration::ZERO);
+            let computing = async move { me.run_computing(call, lane).await };
+            let mut task = AbortOnDrop(self.tasks.spawn_on(computing, self.lanes.threads(lane)));
             call = match (&mut task.0).await {
                 Ok(Step::Done(result)) => return result,
                 Ok(Step::Move(call)) => call,
@@ -211,7 +212,13 @@ impl Meter {
         .await
     }
 
-    async fn run_in_background<T>(&self, mut call: Call<T>) -> Step<T> {
+    /// Where this container's calls compute now, `busy` having been used since this was asked last.
+    fn lane(&self, busy: Duration) -> Lane {
+        if self.share.is_owed(busy, Instant::now()) { Lane::Requested } else { Lane::Background }
+    }
+
+    /// Runs on a thread of `lane`.
+    async fn run_computing<T>(&self, mut call: Call<T>, lane: Lane) -> Step<T> {
         let gate = &self.lanes.gate;
         let mut held = None;
         loop {
@@ -226,9 +233,12 @@ impl Meter {
             };
             let spent = call.spent;
             let (polled, interrupted) = poll_fn(|cx| Poll::Ready(self.poll(&mut call, cx))).await;
-            self.share.charge(call.spent.saturating_sub(spent));
+            let busy = call.spent.saturating_sub(spent);
+            self.share.charge(busy);
+            let next = self.lane(busy);
             match polled {
                 Poll::Ready(result) => return Step::Done(result),
+                Poll::Pending if interrupted && next != lane => return Step::Move(call),
                 Poll::Pending if interrupted => {
                     held = Some(turn);
                     // The thread has others to look after too.

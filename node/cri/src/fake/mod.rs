@@ -55,6 +55,16 @@ impl Default for FakeRuntime {
 }
 
 impl FakeRuntime {
+    /// Where the script says that a running container's streams are.
+    fn streams_url(&self, container: &str) -> Result<String, crate::Error> {
+        let state = self.inner.state.lock();
+        let held = state.container(container)?;
+        match held.status.state() {
+            crate::ContainerState::Running => Ok(held.script.streams_url.clone()),
+            _ => Err(crate::Error::FailedPrecondition(format!("container {container} does not run"))),
+        }
+    }
+
     /// A fake whose clock starts at 2026-01-01 and goes with tokio's. Call it inside a runtime.
     pub fn new() -> Self {
         const START: i64 = 1_767_225_600_000_000_000;

@@ -377,7 +377,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         self.inner.called("ExecSync", &request.container_id)?;
-        let exec = {
+        let (exec, takes) = {
             let state = self.inner.state.lock();
             let held = state.container(&request.container_id)?;
             if held.status.state() != ContainerState::Running {
@@ -386,10 +386,23 @@ impl RuntimeService for FakeRuntime {
                     request.container_id
                 )));
             }
-            held.script.exec.clone()
+            (held.script.exec.clone(), held.script.exec_takes)
         };
+        tokio::time::sleep(takes).await;
         let (exit_code, output) = exec.map(|exec| exec(&request.cmd)).unwrap_or_default();
         Ok(ExecSyncResponse { stdout: output.into_bytes(), stderr: Vec::new(), exit_code })
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        self.inner.called("Exec", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(ExecResponse { url })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        self.inner.called("Attach", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(AttachResponse { url })
     }
 
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {

@@ -22,6 +22,7 @@ use crate::stdio::GuestOutput;
 use shim::{Error, Mount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use telemetry::SpanContext;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
 /// One interface, or a few that belong together.
@@ -86,6 +87,8 @@ pub(crate) struct Granted {
 pub(crate) struct Access<'a> {
     pub(crate) granted: &'a Granted,
     pub(crate) stderr: &'a GuestOutput,
+    /// The request that is being served, where its trace is known.
+    pub(crate) serving: Option<&'a SpanContext>,
     pub(crate) table: &'a mut ResourceTable,
 }
 

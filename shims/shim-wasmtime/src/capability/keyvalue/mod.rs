@@ -156,7 +156,7 @@ fn resolve_url(wanted: &Wanted<'_>, url: &str) -> Result<String, String> {
         format!("{path:?} lies in no volume of the container; mount the Secret with the URL at {directory:?}")
     })?;
     let bytes =
-        beneath::read(&mount.host_path, file, MAX_KEY_BYTES as u64).map_err(|e| format!("{path}: {e}"))?;
+        beneath::read(&mount.source(), file, MAX_KEY_BYTES as u64).map_err(|e| format!("{path}: {e}"))?;
     let bytes = bytes.ok_or_else(|| format!("{path:?} does not exist in its volume"))?;
     String::from_utf8(bytes)
         .map(|text| text.trim().to_owned())
