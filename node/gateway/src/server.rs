@@ -125,10 +125,11 @@ impl Activity {
         }
     }
 
-    /// Whether an HTTP/1.1 connection has nothing to finish: at most a head that never came to its end. What an HTTP/2
-    /// client sends may cross with the end.
-    fn is_between_requests(&self) -> bool {
-        self.running.load(Relaxed) == 0 && !self.is_http2.load(Relaxed)
+    /// Whether an HTTP/1.1 connection is at a head that did not come to its end, and at nothing else: there is nobody to
+    /// wait for.
+    fn is_at_a_head(&self) -> bool {
+        let waits = self.head_since.load(Relaxed) > 0 || self.quiet_since.load(Relaxed) == 0;
+        waits && self.running.load(Relaxed) == 0 && !self.is_http2.load(Relaxed)
     }
 
     /// Resolves when the connection has done nothing, or been at a request's head, for longer than it may.
@@ -304,7 +305,7 @@ impl Server {
             _ = connection.as_mut() => return,
             _ = end.next() => {}
         }
-        if activity.is_between_requests() && !self.shutdown.is_cancelled() {
+        if activity.is_at_a_head() && !self.shutdown.is_cancelled() {
             return;
         }
         GracefulConnection::graceful_shutdown(connection.as_mut());

@@ -199,12 +199,20 @@ impl Agent {
                 event = event => match event {
                     Some(Ok(event)) => self.happened(&event),
                     Some(Err(_)) | None => {
-                        let had = events.is_some();
-                        events = match had {
-                            true => None,
-                            false => runtime.get_container_events(cri::GetEventsRequest {}).await.ok(),
+                        let mut wait = RECONNECT;
+                        events = match events {
+                            Some(_) => None,
+                            None => match runtime.get_container_events(cri::GetEventsRequest {}).await {
+                                Ok(stream) => Some(stream),
+                                // It is being started: whether it is back costs one `connect` to find out.
+                                Err(cri::Error::Unavailable(_)) => None,
+                                Err(_) => {
+                                    wait = RELIST_WITHOUT_EVENTS;
+                                    None
+                                }
+                            },
                         };
-                        reconnect = Instant::now() + if events.is_none() && !had { RELIST_WITHOUT_EVENTS } else { RECONNECT };
+                        reconnect = Instant::now() + wait;
                         // Whatever was missed shows in a list.
                         relist = Instant::now();
                     }

@@ -144,8 +144,10 @@ impl Runtime {
             None => {
                 let message = "the runtime was restarted, and the container had lived inside it".to_string();
                 let finished_at = self.now();
-                self.finish(&entry, ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at })
-                    .await;
+                let exit = ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at };
+                // A power cut that forgets it leaves the record as it was, and the next start finds the same. Waiting
+                // for the disk, twice for each of a thousand containers, would keep all pods away for 20 s.
+                self.finish_saved(&entry, exit, Survive::Process).await;
             }
         }
         Ok(())
@@ -181,12 +183,14 @@ impl Runtime {
 
     /// Notes a container's end: on disk, then for whoever waits, then as an event.
     pub(crate) async fn finish(&self, entry: &Entry, exit: ExitRecord) {
+        self.finish_saved(entry, exit, Survive::PowerCut).await;
+    }
+
+    async fn finish_saved(&self, entry: &Entry, exit: ExitRecord, survive: Survive) {
         let Some(record) = entry.set_exit(exit) else { return };
         entry.log.flush();
         let containers = self.inner.containers.clone();
-        let saved =
-            tokio::task::spawn_blocking(move || containers.save(&record.id, &record, Survive::PowerCut))
-                .await;
+        let saved = tokio::task::spawn_blocking(move || containers.save(&record.id, &record, survive)).await;
         if let Ok(Err(error)) = saved {
             // It has ended all the same, and everybody may know; only a power cut would forget it.
             tracing::error!(container = entry.id, %error, "how a container ended could not be saved");

@@ -24,7 +24,8 @@ use crate::meter::Meter;
 use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
-use crate::settings::{Settings, compute_concurrency};
+use crate::room::Room;
+use crate::settings::Settings;
 use crate::stdio::GuestOutput;
 use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
 use crate::traces::Traces;
@@ -229,15 +230,17 @@ impl Container for WasmContainer {
                     .spawn_on(binding, self.host.guests.handle())
                     .await
                     .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
-                let concurrency =
-                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes)
-                        .min(self.settings.concurrency);
+                let room = Room::new(
+                    self.guest.account.limit(),
+                    self.prepared.initial_bytes,
+                    self.settings.concurrency,
+                );
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),
                     self.guest.clone(),
                     self.settings,
-                    concurrency,
+                    room,
                     self.retire.clone(),
                     self.stop.clone(),
                     self.kill.clone(),

@@ -80,6 +80,11 @@ impl ComponentState {
         }
     }
 
+    /// The bytes of its memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.limiter.held()
+    }
+
     /// How many resources it holds; `None` while parts of a request are among them.
     pub(crate) fn held_between_requests(&mut self) -> Option<usize> {
         let mut held = 0;

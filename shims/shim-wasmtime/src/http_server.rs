@@ -4,7 +4,7 @@
 //! can take more than their share. A guest that traps costs its one request; the container lives on.
 //!
 //! ```text
-//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► permit ─► instance: idle, or a new one ─► response
+//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► place (room) ─► instance: idle, or a new one ─► response
 //!                    │ head and idle timeouts        └ 503     └ 500 trap · 504 time · 413 body
 //! ```
 //!
@@ -22,6 +22,7 @@ use crate::limits::{
     MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINGER, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, SEND_TIMEOUT,
 };
 use crate::response_body::Cut;
+use crate::room::Room;
 use crate::settings::Settings;
 use crate::traces::Serving;
 use bytes::Bytes;
@@ -73,7 +74,7 @@ pub(crate) struct Server {
     pub(crate) stop: CancellationToken,
     /// End everything now.
     pub(crate) kill: CancellationToken,
-    requests: Arc<Semaphore>,
+    room: Room,
     connections: Arc<Semaphore>,
     idle: Arc<IdleInstances>,
     /// From here on no instance is kept.
@@ -99,7 +100,7 @@ impl Server {
         pre: HttpPre,
         guest: Arc<Guest>,
         settings: Settings,
-        concurrency: usize,
+        room: Room,
         retire: CancellationToken,
         stop: CancellationToken,
         kill: CancellationToken,
@@ -119,7 +120,7 @@ impl Server {
             accepted: AtomicU64::new(0),
             stop,
             kill,
-            requests: Arc::new(Semaphore::new(concurrency)),
+            room,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             idle,
             over,
@@ -287,13 +288,12 @@ impl Server {
                 &format!("the request's body is longer than {} bytes", self.settings.max_body),
             );
         }
-        let Some(permit) = self.permit().await else {
+        let Some(place) = self.room.enter(self.settings.timeout).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
         };
         let (answered, mut answer) = oneshot::channel();
         let cut = Cut::default();
-        let mut work =
-            Box::pin(self.clone().handle(request, serving.cloned(), answered, permit, cut.clone()));
+        let mut work = Box::pin(self.clone().handle(request, serving.cloned(), answered, place, cut.clone()));
         let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         let outcome = match (begun, answer.try_recv()) {
             (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut, serving),
@@ -315,15 +315,6 @@ impl Server {
             }
         };
         self.refuse(outcome, serving)
-    }
-
-    /// A place for one more request; `None` when there is none for as long as a request may take.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let requests = self.requests.clone();
-        if let Ok(permit) = requests.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        tokio::time::timeout(self.settings.timeout, requests.acquire_owned()).await.ok()?.ok()
     }
 
     /// What the guest answered.
@@ -372,7 +363,7 @@ impl Server {
         request: Request<Incoming>,
         serving: Option<Arc<Serving>>,
         answered: Answered,
-        _permit: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
         cut: Cut,
     ) -> Outcome {
         let _running = self.host.ticker.running();
@@ -383,6 +374,7 @@ impl Server {
             let served = cut.unless_done();
             instance.serve(request, answered, within.as_deref()).await?;
             served.done();
+            me.room.learn(instance.memory());
             me.idle.keep(instance);
             wasmtime::Result::Ok(())
         };
@@ -417,6 +409,7 @@ impl Server {
             Outcome::Finished => self.exhausted.lock().in_a_row = 0,
             Outcome::Killed => {}
         }
+        self.room.leave(place);
         outcome
     }
 

@@ -79,6 +79,11 @@ impl Instance {
         }
     }
 
+    /// The bytes of its memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.store.data().memory()
+    }
+
     /// Whether it may serve another request, of `most` in all. One that still holds parts of the last request, or holds
     /// more with every request, may not: a body that was never finished would keep its client waiting.
     pub(crate) fn is_reusable(&mut self, most: u32) -> bool {

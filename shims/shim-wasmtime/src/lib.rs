@@ -49,6 +49,7 @@ mod preopen;
 mod reach;
 
 mod response_body;
+mod room;
 mod sealed;
 mod settings;
 mod sockets;

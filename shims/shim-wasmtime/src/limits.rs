@@ -13,14 +13,17 @@ pub const MAX_INSTANCES: u32 = 4_000;
 /// A smaller pool is not worth having: instances are then allocated one by one.
 pub const MIN_INSTANCES: u32 = 16;
 
-/// What compiling one program may take: twenty times what the largest known ones (Python, 18 MB) take.
+/// What compiling one program may take: ten times what the largest known ones (JavaScript and Python, 13 and 18 MB) take.
 pub const COMPILE_CPU_SECONDS: u64 = 120;
 pub const COMPILE_MEMORY_BYTES: u64 = 4 << 30;
 /// By the clock, for a node so busy that the CPU time does not pass: five times that.
 pub const COMPILE_WALL_TIME: Duration = Duration::from_secs(600);
 /// What may come of it: four times the largest binary.
 pub const MAX_COMPILED_BYTES: u64 = 4 * MAX_BINARY_BYTES;
-/// How much later than all others the kernel lets the compiler run (`nice(2)`): with ten, a tenth of a busy core.
+/// CPU time after which a compilation gives way to all others: three times what a small Rust function takes, so that on a
+/// busy node a new version of one still runs within a second.
+pub const COMPILE_BURST: Duration = Duration::from_millis(300);
+/// How much later than all others the kernel lets it run from then on (`nice(2)`): with ten, a tenth of a busy core.
 pub const COMPILE_NICENESS: i32 = 10;
 
 /// Bytes of a linear memory that are cleared and kept instead of given back after use. With 2 MiB (and

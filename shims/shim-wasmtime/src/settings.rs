@@ -95,12 +95,6 @@ fn parse_duration(text: &str) -> Option<Duration> {
     number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
-/// How many requests may be at work: as many instances as the container's memory limit has room for.
-pub(crate) fn compute_concurrency(memory_limit: u64, initial_bytes: u64) -> usize {
-    let fitting = memory_limit.checked_div(initial_bytes).unwrap_or(u64::MAX);
-    usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, MAX_CONCURRENT_REQUESTS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,13 +133,5 @@ mod tests {
         for bad in ["", "0", "-1", "true", "10001"] {
             assert!(settings(INSTANCE_REUSE_ANNOTATION, bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn concurrency_follows_from_the_memory_limit() {
-        assert_eq!(compute_concurrency(u64::MAX, 1 << 20), MAX_CONCURRENT_REQUESTS);
-        assert_eq!(compute_concurrency(10 << 20, 1 << 20), 10);
-        assert_eq!(compute_concurrency(1, 1 << 20), 1);
-        assert_eq!(compute_concurrency(1 << 30, 0), MAX_CONCURRENT_REQUESTS);
     }
 }

@@ -10,6 +10,7 @@ use http::Request;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Make a program that answers HTTP reachable under a URL
 ///
@@ -99,11 +100,35 @@ pub(crate) struct Served {
     pub(crate) url: String,
     /// Which revision serves.
     pub(crate) note: String,
+    pub(crate) took: Took,
+}
+
+/// How long each step took.
+pub(crate) struct Took {
+    /// Until every node had the image.
+    sent: Duration,
+    /// Until the API server had the function.
+    written: Duration,
+    /// Until its status said that the new revision serves: it was scheduled, compiled, started and given the traffic.
+    started: Duration,
+    /// Until the gateway had an answer of it.
+    answered: Duration,
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [sent, written, started, answered] =
+            [self.sent, self.written, self.started, self.answered].map(|part| part.as_millis());
+        let all = sent + written + started + answered;
+        write!(f, "{all} ms (sent {sent}, written {written}, started {started}, answered {answered})")
+    }
 }
 
 /// Makes or changes the function and waits until it serves.
 pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) -> Result<Served> {
+    let begun = Instant::now();
     let image = import::image(connection, &wish.image, import::Use::Http).await?;
+    let sent = begun.elapsed();
     let name = wish.name;
     let mut spec = wish.spec;
     // Always: what the image before imported is not what this one does.
@@ -130,15 +155,23 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
         Err(e) => return Err(explain(e)),
     };
     let function: Function = connection.client.request(request).await.map_err(explain)?;
+    let written = begun.elapsed();
     let deployed = serving(connection, &name, function.metadata.generation);
     match tokio::time::timeout(Duration::from_secs(timeout), deployed).await {
-        Ok(Ok(mut served)) => {
+        Ok(served) => {
+            let (url, mut note, started) = served?;
+            let started = started.duration_since(begun);
+            let took = Took {
+                sent,
+                written: written.saturating_sub(sent),
+                started: started.saturating_sub(written),
+                answered: begun.elapsed().saturating_sub(started),
+            };
             if let Some(why) = unread_queue(connection, &name).await? {
-                served.note += &format!("\nbut not its queue: {why}; `dhow ls` shows when that changes");
+                note += &format!("\nbut not its queue: {why}; `dhow ls` shows when that changes");
             }
-            Ok(served)
+            Ok(Served { url, note, took })
         }
-        Ok(failed) => failed,
         Err(_) => {
             let status = function::get(connection, &name).await?.status.unwrap_or_default();
             let (_, _, message) = condition(&status.conditions, "Ready").unwrap_or_default();
@@ -167,8 +200,14 @@ async fn unread_queue(connection: &Connection, name: &str) -> Result<Option<Stri
     Ok(why)
 }
 
-/// Waits until the revision of this generation serves, or is ready and has no share of the traffic.
-async fn serving(connection: &Connection, name: &str, generation: Option<i64>) -> Result<Served> {
+/// Waits until the revision of this generation serves, or is ready and has no share of the traffic: gives the URL, what
+/// is to be said, and when the status told of it.
+async fn serving(
+    connection: &Connection,
+    name: &str,
+    generation: Option<i64>,
+) -> Result<(String, String, Instant)> {
+    let mut told = None;
     loop {
         let f = function::get(connection, name).await?;
         let status = f.status.clone().unwrap_or_default();
@@ -184,10 +223,11 @@ async fn serving(connection: &Connection, name: &str, generation: Option<i64>) -
                     shares(&status.traffic)
                 );
             }
-            if let (Some(note), Some(url)) = (note(name, &f, &status, own), status.url.clone())
-                && answers(&url).await
-            {
-                return Ok(Served { url, note });
+            if let (Some(note), Some(url)) = (note(name, &f, &status, own), status.url.clone()) {
+                let told = *told.get_or_insert_with(Instant::now);
+                if answers(&url).await {
+                    return Ok((url, note, told));
+                }
             }
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -58,20 +58,25 @@ pub(crate) enum Use {
     Http,
 }
 
+/// Whether an export's name is that of a server's entry, of WASI 0.2 or 0.3.
+pub(crate) fn is_http_handler(export: &str) -> bool {
+    ["wasi:http/incoming-handler@", "wasi:http/handler@"].iter().any(|entry| export.starts_with(entry))
+}
+
 /// Whether a binary can be used so. Text (`.wat`) is left to the node.
 fn check_use(word: &str, bytes: &[u8], wanted: Use) -> Result<()> {
     if !bytes.starts_with(b"\0asm") {
         return Ok(());
     }
     let exports = component_info(bytes).map(|info| info.exports).unwrap_or_default();
-    let serves = exports.iter().any(|name| name.starts_with("wasi:http/incoming-handler"));
+    let serves = exports.iter().any(|name| is_http_handler(name));
     match wanted {
         Use::Command if serves => {
             bail!("{word} answers HTTP requests and never ends by itself: use `dhow deploy {word}`")
         }
         Use::Http if !serves => {
             bail!(
-                "{word} does not answer HTTP (it exports no wasi:http/incoming-handler): use `dhow run {word}`"
+                "{word} does not answer HTTP (it exports neither wasi:http/incoming-handler nor wasi:http/handler): use `dhow run {word}`"
             )
         }
         _ => Ok(()),
@@ -226,6 +231,9 @@ mod tests {
         assert!(check_use("tool.wasm", module, Use::Command).is_ok());
         let refused = check_use("tool.wasm", module, Use::Http).expect_err("a core module");
         assert!(refused.to_string().contains("dhow run tool.wasm"), "{refused}");
+        assert!(is_http_handler("wasi:http/incoming-handler@0.2.3"));
+        assert!(is_http_handler("wasi:http/handler@0.3.0"), "of WASI 0.3");
+        assert!(!is_http_handler("wasi:http/types@0.2.3"));
     }
 
     #[test]

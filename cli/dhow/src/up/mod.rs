@@ -1,5 +1,5 @@
 //! `dhow up`: a whole cluster on this machine.
-mod certificates;
+pub(crate) mod certificates;
 mod runtime_process;
 
 use crate::ambient;
@@ -107,7 +107,7 @@ async fn listen_with_tls(args: &Args) -> Result<Option<TcpListener>> {
 /// machine under load.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// What is logged with `--gateway-access-log`; DHOW_LOG overrides it.
-const ACCESS_LOG: &str = "warn,access=info";
+pub(crate) const ACCESS_LOG: &str = "warn,access=info";
 /// How long the components may take to end.
 const STOP: Duration = Duration::from_secs(20);
 
