@@ -83,6 +83,11 @@ impl<'a> Repository<'a> {
         Ok(self.in_time(ask).await?.bytes_stream().boxed())
     }
 
+    /// What it means that a body ended before its end.
+    pub(crate) fn broken(&self, error: reqwest::Error) -> Error {
+        self.explain(OciError::RequestError(error))
+    }
+
     fn explain(&self, error: OciError) -> Error {
         explain(error, self.reference, self.credential)
     }

@@ -103,9 +103,12 @@ impl Drop for Redis {
     }
 }
 
+/// The status that a body is answered with.
+type Answer = Box<dyn Fn(&str) -> Result<u16, Failure> + Send + Sync>;
+
 /// Answers calls by a function of the body, and remembers them: ID, attempt, body.
 struct Handler {
-    answer: Box<dyn Fn(&str) -> Result<u16, Failure> + Send + Sync>,
+    answer: Answer,
     calls: Mutex<Vec<(String, u64, String)>>,
     /// Calls hang while it is set.
     hangs: AtomicBool,
