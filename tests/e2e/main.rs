@@ -32,6 +32,9 @@ mod kubectl;
 mod linux;
 mod metrics;
 mod network_policy;
+mod others;
+mod queue;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;

@@ -6,6 +6,7 @@ mod bench;
 mod debian;
 mod demo;
 mod guests;
+mod soak;
 mod test;
 
 #[derive(Parser)]
@@ -15,6 +16,7 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Guests(guests::Args),
+    Soak(soak::Args),
     Test(test::Args),
 }
 
@@ -24,6 +26,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Guests(args) => guests::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Test(args) => test::run(&args),
     }
 }

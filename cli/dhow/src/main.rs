@@ -9,12 +9,14 @@
 //!          └──► dhow runtime                                                           (a process of its own)
 //!   dhow deploy, run, get, … ──► the API server, as any client
 //! ```
+mod allocator;
 mod ambient;
 mod client_commands;
 mod components;
 mod connect;
 mod descriptors;
 mod dirs;
+mod otlp;
 mod output;
 mod project;
 mod resources;
@@ -70,6 +72,7 @@ enum Command {
     ControllerManager(components::controller_manager::Args),
     Kubelet(components::kubelet::Args),
     KubeProxy(components::kube_proxy::Args),
+    Gateway(components::gateway::Args),
     Runtime(components::runtime::Args),
     #[command(hide = true, disable_help_flag = true)]
     InternalWasmCompile {
@@ -94,6 +97,7 @@ impl Command {
                 | Self::ControllerManager(_)
                 | Self::Kubelet(_)
                 | Self::KubeProxy(_)
+                | Self::Gateway(_)
                 | Self::Runtime(_)
         )
     }
@@ -161,6 +165,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ControllerManager(args) => components::controller_manager::run(cluster, args).await?,
         Command::Kubelet(args) => components::kubelet::run(cluster, args).await?,
         Command::KubeProxy(args) => components::kube_proxy::run(cluster, args).await?,
+        Command::Gateway(args) => components::gateway::run(cluster, args).await?,
         Command::Runtime(args) => components::runtime::run(args).await?,
         Command::InternalShimMonitor { .. } | Command::InternalWasmCompile { .. } => {
             return Ok(ExitCode::FAILURE);

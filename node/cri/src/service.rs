@@ -179,6 +179,14 @@ pub trait RuntimeService: Send + Sync + 'static {
         Err(Error::unimplemented("UpdateServices"))
     }
 
+    /// Removes what namespaces keep on this node beyond their pods, and tells which still do. An extension of ours.
+    async fn forget_namespaces(
+        &self,
+        _request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        Err(Error::unimplemented("ForgetNamespaces"))
+    }
+
     /// What happens from now on. By the time this returns the subscription stands: no event after is missed.
     async fn get_container_events(&self, _request: GetEventsRequest) -> Result<EventStream, Error> {
         Err(Error::unimplemented("GetContainerEvents"))
@@ -230,6 +238,12 @@ macro_rules! forward_runtime {
                 request: UpdateServicesRequest,
             ) -> Result<UpdateServicesResponse, Error> {
                 (**self).update_services(request).await
+            }
+            async fn forget_namespaces(
+                &self,
+                request: ForgetNamespacesRequest,
+            ) -> Result<ForgetNamespacesResponse, Error> {
+                (**self).forget_namespaces(request).await
             }
         }
     };

@@ -29,7 +29,7 @@ pub struct Start {
     pub existing: Option<String>,
     /// The `restartCount` of the container to make.
     pub attempt: u32,
-    /// When the one before it ended.
+    /// When the one before it ended by itself.
     pub after: Option<Timestamp>,
 }
 
@@ -254,9 +254,13 @@ fn start_or_wait(
     resume: bool,
 ) {
     let newest = observed.newest(&c.name);
+    // What its runtime took with it has not crashed: it starts at once, however often that happens. (A guest cannot say
+    // so of itself; whoever starts the runtime again waits in between.)
+    let lost = newest.is_some_and(Container::is_lost);
     // A failed start leaves no exit time; the failure itself set the wait.
-    let failed_at = newest.and_then(|o| o.finished_at);
-    let wait = backoff.until(&c.name, failed_at.unwrap_or(Timestamp::UNIX_EPOCH), now).or_else(|| {
+    let failed_at = newest.and_then(|o| o.finished_at).filter(|_| !lost);
+    let crashed = || backoff.until(&c.name, failed_at.unwrap_or(Timestamp::UNIX_EPOCH), now);
+    let wait = if lost { None } else { crashed() }.or_else(|| {
         let key = failed_start_key(&c.name);
         backoff.failed_until(&key, now)
     });

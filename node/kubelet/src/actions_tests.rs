@@ -184,6 +184,20 @@ fn a_changed_image_restarts_the_container_whatever_the_policy() {
 }
 
 #[test]
+fn a_container_that_went_with_its_runtime_starts_at_once_however_often_that_happens() {
+    let p = pod("Always", json!({}));
+    let mut w = world(&["0 ready"], &["c 3 exited 255"]);
+    let mut backoff = Backoff::default();
+    backoff.next("c", at(0), at(0));
+    let waits = compute_pod_actions(&p, &w, &BTreeMap::new(), &backoff, at(2));
+    assert_eq!(show(&waits), "wait c", "a program may end with 255 itself");
+    w.containers[0].reason = "Unknown".into();
+    let plan = compute_pod_actions(&p, &w, &BTreeMap::new(), &backoff, at(2));
+    assert_eq!(show(&plan), "start c#4");
+    assert_eq!(plan.start[0].after, None, "and the next wait is not longer for it");
+}
+
+#[test]
 fn a_crashed_container_waits_its_backoff_while_others_go_on() {
     let p = pod(
         "Always",

@@ -30,6 +30,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// Questions to the runtime at once, by workers whose pods may have changed: an answer takes less than a millisecond, so
+/// that ten thousand are through in seconds, and each takes some ten kilobytes while it is under way.
+pub(crate) const PARALLEL_OBSERVATIONS: usize = 64;
+
 /// Everything is listed again this often while events come (upstream's evented PLEG: 300 s; lists are cheap here).
 const RELIST: Duration = Duration::from_secs(60);
 /// And this often while they do not (upstream's generic PLEG).
@@ -62,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes: i64,
     pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) starts: Semaphore,
+    /// Workers that ask the runtime what there is: each answer takes some ten kilobytes on its way.
+    pub(crate) observations: Semaphore,
 }
 
 impl Shared {
@@ -193,12 +199,20 @@ impl Agent {
                 event = event => match event {
                     Some(Ok(event)) => self.happened(&event),
                     Some(Err(_)) | None => {
-                        let had = events.is_some();
-                        events = match had {
-                            true => None,
-                            false => runtime.get_container_events(cri::GetEventsRequest {}).await.ok(),
+                        let mut wait = RECONNECT;
+                        events = match events {
+                            Some(_) => None,
+                            None => match runtime.get_container_events(cri::GetEventsRequest {}).await {
+                                Ok(stream) => Some(stream),
+                                // It is being started: whether it is back costs one `connect` to find out.
+                                Err(cri::Error::Unavailable(_)) => None,
+                                Err(_) => {
+                                    wait = RELIST_WITHOUT_EVENTS;
+                                    None
+                                }
+                            },
                         };
-                        reconnect = Instant::now() + if events.is_none() && !had { RELIST_WITHOUT_EVENTS } else { RECONNECT };
+                        reconnect = Instant::now() + wait;
                         // Whatever was missed shows in a list.
                         relist = Instant::now();
                     }

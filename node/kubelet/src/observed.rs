@@ -47,6 +47,14 @@ pub struct Container {
     pub hash: String,
 }
 
+impl Container {
+    /// Whether it ended because its runtime did: nobody knows its exit code. containerd and our runtime say so with
+    /// these two.
+    pub fn is_lost(&self) -> bool {
+        self.state == RunState::Exited && self.exit_code == 255 && self.reason == "Unknown"
+    }
+}
+
 /// One pod as the runtime sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObservedPod {

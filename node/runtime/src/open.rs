@@ -2,7 +2,7 @@
 use crate::config::Config;
 use crate::container::{Entry, nanoseconds};
 use crate::error::OpenError;
-use crate::log::Log;
+use crate::log::{Log, OpenLogs};
 use crate::networks::Networks;
 use crate::output::ContainerOutput;
 use crate::plan::Candidate;
@@ -36,6 +36,7 @@ pub(crate) struct Inner {
     pub(crate) containers: Records,
     pub(crate) state: Mutex<State>,
     pub(crate) networks: Networks,
+    pub(crate) logs: Arc<OpenLogs>,
     /// Made when the first client wants streams.
     pub(crate) streaming: tokio::sync::OnceCell<streaming::Server>,
     pub(crate) events: broadcast::Sender<(ContainerEventType, String, String)>,
@@ -66,6 +67,7 @@ impl Runtime {
             containers,
             state: Mutex::default(),
             networks: Networks::default(),
+            logs: Arc::default(),
             streaming: tokio::sync::OnceCell::new(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
@@ -126,9 +128,9 @@ impl Runtime {
         // The log's directory may be gone with its pod: a container without a log is better than no runtime.
         let path = if ended { "" } else { record.log_path.as_str() };
         let clock = inner.config.clock.clone();
-        let log = Log::open(path, clock.clone(), inner.config.log).or_else(|error| {
+        let log = Log::open(path, clock.clone(), inner.config.log, inner.logs.clone()).or_else(|error| {
             tracing::warn!(container = id, %error, "a container's log cannot be opened");
-            Log::open("", clock, inner.config.log)
+            Log::open("", clock, inner.config.log, inner.logs.clone())
         });
         let log = Arc::new(ContainerOutput::new(log.map_err(OpenError::io("opening a log"))?));
         let handle = if ended { None } else { self.adopt(&record, log.clone()).await };
@@ -142,8 +144,10 @@ impl Runtime {
             None => {
                 let message = "the runtime was restarted, and the container had lived inside it".to_string();
                 let finished_at = self.now();
-                self.finish(&entry, ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at })
-                    .await;
+                let exit = ExitRecord { code: 255, reason: "Unknown".into(), message, finished_at };
+                // A power cut that forgets it leaves the record as it was, and the next start finds the same. Waiting
+                // for the disk, twice for each of a thousand containers, would keep all pods away for 20 s.
+                self.finish_saved(&entry, exit, Survive::Process).await;
             }
         }
         Ok(())
@@ -179,12 +183,14 @@ impl Runtime {
 
     /// Notes a container's end: on disk, then for whoever waits, then as an event.
     pub(crate) async fn finish(&self, entry: &Entry, exit: ExitRecord) {
+        self.finish_saved(entry, exit, Survive::PowerCut).await;
+    }
+
+    async fn finish_saved(&self, entry: &Entry, exit: ExitRecord, survive: Survive) {
         let Some(record) = entry.set_exit(exit) else { return };
         entry.log.flush();
         let containers = self.inner.containers.clone();
-        let saved =
-            tokio::task::spawn_blocking(move || containers.save(&record.id, &record, Survive::PowerCut))
-                .await;
+        let saved = tokio::task::spawn_blocking(move || containers.save(&record.id, &record, survive)).await;
         if let Ok(Err(error)) = saved {
             // It has ended all the same, and everybody may know; only a power cut would forget it.
             tracing::error!(container = entry.id, %error, "how a container ended could not be saved");

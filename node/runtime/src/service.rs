@@ -258,6 +258,13 @@ impl RuntimeService for Runtime {
         self.take_services(&request)
     }
 
+    async fn forget_namespaces(
+        &self,
+        request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        self.forget_all(&request.namespaces).await
+    }
+
     async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
         self.feed(&container_id, input).await
     }

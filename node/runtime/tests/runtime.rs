@@ -203,6 +203,36 @@ async fn the_runtime_passes_the_suite() {
 }
 
 #[tokio::test]
+async fn a_sub_path_is_mounted_as_it_was_when_the_container_was_made_and_not_through_a_link() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let volume = bench.directory.path().canonicalize().unwrap().join("volume");
+    std::fs::create_dir_all(volume.join("a")).unwrap();
+    std::fs::write(volume.join("a/whose"), "the pod's").unwrap();
+    let outside = bench.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("whose"), "the node's").unwrap();
+    let mut config = bench.config("forever").await;
+    config.mounts = vec![Mount {
+        host_path: volume.join("a").to_str().unwrap().into(),
+        container_path: "/data".into(),
+        ..Default::default()
+    }];
+    config.annotations = [(SUB_PATHS_ANNOTATION.to_string(), "[\"/data\"]".to_string())].into();
+    bench.create_with(&sandbox, config.clone()).await.unwrap();
+
+    std::fs::rename(volume.join("a"), volume.join("away")).unwrap();
+    std::os::unix::fs::symlink(&outside, volume.join("a")).unwrap();
+    let seen = bench.shim.seen().pop().unwrap();
+    assert_eq!(std::fs::read_to_string(seen.mounts[0].source().join("whose")).unwrap(), "the pod's");
+
+    let error = bench.create_with(&sandbox, config).await.unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    assert!(error.to_string().contains("was exchanged while the container was made"), "{error}");
+    assert_eq!(bench.shim.seen().len(), 1, "the shim was asked all the same");
+}
+
+#[tokio::test]
 async fn output_becomes_a_log_in_cris_format() {
     let bench = Bench::new().await;
     let sandbox = bench.sandbox("pod").await;
@@ -375,6 +405,83 @@ async fn a_creation_nobody_waits_for_is_given_up() {
     assert!(bench.shim.present().is_empty());
     let listed = bench.runtime.list_containers(ListContainersRequest::default()).await.unwrap();
     assert!(listed.containers.is_empty());
+}
+
+#[tokio::test]
+async fn a_linux_container_that_nobody_waits_for_is_made_to_its_end_and_then_destroyed() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = |_: &ContainerSpec| Script { create_takes: Duration::from_millis(200), ..Script::default() };
+    let shim = FakeShim::with_clock("runc", ImageKind::Linux, slow, clock);
+    let runtime = Runtime::open(config(&directory, &shim)).await.unwrap();
+    let bench = Bench { directory, shim, runtime };
+    let registry = FakeRegistry::start().await.unwrap();
+    let image = linux_image(&registry);
+    let spec = ImageSpec { image: image.clone(), ..Default::default() };
+    let pull = PullImageRequest { image: Some(spec.clone()), ..Default::default() };
+    bench.runtime.pull_image(pull).await.unwrap();
+    let sandbox = bench.sandbox("pod").await;
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
+        image: Some(spec),
+        command: vec!["/bin/true".into()],
+        ..Default::default()
+    };
+    // From here on: the registry speaks over real sockets.
+    tokio::time::pause();
+    let given_up = tokio::time::timeout(Duration::from_millis(20), bench.create_with(&sandbox, config)).await;
+    assert!(given_up.is_err());
+    tokio::time::sleep(PATIENCE).await;
+    // Half made it would leave mounts behind, so it was made; and then the shim was told to delete it.
+    assert_eq!(bench.shim.seen().len(), 1);
+    assert_eq!(bench.shim.present(), Vec::<String>::new(), "the shim still has it");
+    let listed = bench.runtime.list_containers(ListContainersRequest::default()).await.unwrap();
+    assert!(listed.containers.is_empty());
+    let left = std::fs::read_dir(bench.directory.path().join("runtime/containers")).unwrap().count();
+    assert_eq!(left, 0, "its state is still there");
+}
+
+/// An image for this machine with one empty layer.
+fn linux_image(registry: &FakeRegistry) -> String {
+    use serde_json::json;
+    let end_mark = vec![0; 1024];
+    let size = end_mark.len();
+    let layer = registry.add_blob(end_mark);
+    let config = json!({ "os": "linux", "rootfs": { "type": "layers", "diff_ids": [layer] } }).to_string();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": registry.add_blob(config.clone()),
+            "size": config.len(),
+        },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": size }],
+    });
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    registry.add_manifest("linux", "1", media_type, manifest.to_string());
+    registry.reference("linux:1")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_stays_while_a_container_is_made_of_it() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let config = bench.config("slow").await;
+    let image = config.image.clone().unwrap().image;
+    let remove = || bench.runtime.remove_image(RemoveImageRequest { image: config.image.clone() });
+    let mut creating = std::pin::pin!(bench.create_with(&sandbox, config.clone()));
+    // It is being made, and no list of containers knows it.
+    assert!(tokio::time::timeout(Duration::from_millis(20), creating.as_mut()).await.is_err());
+    let error = remove().await.unwrap_err();
+    assert_eq!(error.to_string(), {
+        let text = format!("image {image} is in use by a container that is being made");
+        Error::FailedPrecondition(text).to_string()
+    });
+    let id = creating.await.unwrap();
+    assert!(remove().await.unwrap_err().to_string().contains(&id));
+    bench.runtime.remove_container(RemoveContainerRequest { container_id: id }).await.unwrap();
+    remove().await.unwrap();
+    assert!(matches!(bench.create_with(&sandbox, config.clone()).await, Err(Error::NotFound(_))));
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::exports::call_export;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::http_server::{Server, Settings, compute_concurrency};
+use crate::http_server::Server;
 use crate::limits::{MAX_EXEC_TIME, MAX_EXECS};
 use crate::listener::bind;
 use crate::log_rate::LogRate;
@@ -24,8 +24,11 @@ use crate::meter::Meter;
 use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
+use crate::room::Room;
+use crate::settings::Settings;
 use crate::stdio::GuestOutput;
 use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
+use crate::traces::Traces;
 use async_trait::async_trait;
 use futures::FutureExt;
 use network_policy::{EGRESS_ANNOTATION, HostList};
@@ -72,6 +75,8 @@ pub(crate) struct WasmContainer {
     kill: CancellationToken,
     /// Lets an http server finish.
     stop: CancellationToken,
+    /// The same, once those who ask it have heard that it goes.
+    retire: CancellationToken,
     exit: watch::Sender<Option<Exit>>,
     /// Held while it runs: how the first of several ends wins.
     ending: Mutex<()>,
@@ -91,6 +96,7 @@ impl WasmContainer {
         let settings = Settings::from_annotations(&spec.annotations)?;
         let rate = LogRate::from_annotations(&spec.annotations)?;
         let hosts = host_list(&spec)?;
+        let traces = Traces::new(config.tracer.as_ref(), &spec.annotations, &spec.display_name)?;
         let views_dir = spec.state_dir.join("views");
         let (mounts, views) = (spec.mounts.clone(), views_dir.clone());
         let preopens = tokio::task::spawn_blocking(move || apply_preopens(&mounts, &views))
@@ -134,6 +140,7 @@ impl WasmContainer {
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
             outbound,
+            traces,
             granted,
             account: Account::new(spec.resources.memory_limit_bytes, &host.memory),
             meter: Arc::new(Meter::new(&spec.resources, host.lanes.clone(), tasks.clone())),
@@ -156,6 +163,7 @@ impl WasmContainer {
             signal: AtomicI32::new(SIGTERM),
             kill,
             stop,
+            retire: CancellationToken::new(),
             exit: watch::Sender::new(None),
             ending: Mutex::new(()),
             execs: Semaphore::new(MAX_EXECS),
@@ -222,15 +230,18 @@ impl Container for WasmContainer {
                     .spawn_on(binding, self.host.guests.handle())
                     .await
                     .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
-                let concurrency =
-                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes)
-                        .min(self.settings.concurrency);
+                let room = Room::new(
+                    self.guest.account.limit(),
+                    self.prepared.initial_bytes,
+                    self.settings.concurrency,
+                );
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),
                     self.guest.clone(),
                     self.settings,
-                    concurrency,
+                    room,
+                    self.retire.clone(),
                     self.stop.clone(),
                     self.kill.clone(),
                 );
@@ -253,7 +264,7 @@ impl Container for WasmContainer {
         let created = matches!(*self.stage.lock().await, Stage::Created { .. });
         let serves = matches!(self.prepared.program, Program::Http(_));
         if !created && serves && signal != SIGKILL {
-            self.stop.cancel();
+            self.retire.cancel();
             return Ok(());
         }
         if !self.kill.is_cancelled() {

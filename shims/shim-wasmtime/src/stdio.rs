@@ -7,6 +7,7 @@ use shim::{Input, Output, Room, Stream};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -19,12 +20,43 @@ pub(crate) struct GuestOutput {
     output: Arc<dyn Output>,
     stream: Stream,
     rate: Arc<LogRate>,
+    /// What each line begins with, and whether one has not yet begun.
+    label: Option<(Label, Arc<AtomicBool>)>,
+}
+
+/// A text that the lines of an instance's streams begin with.
+#[derive(Clone, Default)]
+pub(crate) struct Label(Arc<Mutex<String>>);
+
+impl Label {
+    pub(crate) fn set(&self, text: String) {
+        *self.0.lock() = text;
+    }
+
+    /// `bytes` with the text before each line that begins in them. `at_start` says whether one begins with the first,
+    /// and is told whether one begins with what comes next.
+    fn before_lines(&self, bytes: &[u8], at_start: &AtomicBool) -> Vec<u8> {
+        let text = self.0.lock();
+        let mut labelled = Vec::with_capacity(bytes.len() + text.len());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if at_start.swap(line.ends_with(b"\n"), Relaxed) {
+                labelled.extend_from_slice(text.as_bytes());
+            }
+            labelled.extend_from_slice(line);
+        }
+        labelled
+    }
 }
 
 impl GuestOutput {
     /// `rate` is the container's, for both its streams.
     pub(crate) fn new(output: Arc<dyn Output>, stream: Stream, rate: Arc<LogRate>) -> Self {
-        Self { output, stream, rate }
+        Self { output, stream, rate, label: None }
+    }
+
+    /// The same stream, each of its lines with `label` before it.
+    pub(crate) fn labelled(&self, label: &Label) -> Self {
+        Self { label: Some((label.clone(), Arc::new(AtomicBool::new(true)))), ..self.clone() }
     }
 
     /// The same stream, written somewhere else.
@@ -33,6 +65,12 @@ impl GuestOutput {
     }
 
     fn write_now(&self, bytes: &[u8]) {
+        if let Some((label, at_start)) = &self.label {
+            let labelled = label.before_lines(bytes, at_start);
+            self.rate.take(labelled.len());
+            self.output.write(self.stream, &labelled);
+            return;
+        }
         self.rate.take(bytes.len());
         self.output.write(self.stream, bytes);
     }
@@ -154,5 +192,25 @@ impl AsyncRead for GuestInput {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(self.0.get_mut()).poll_read(cx, into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_stands_before_each_line_however_it_is_cut_into_writes() {
+        let (label, at_start) = (Label::default(), AtomicBool::new(true));
+        let write = |text: &str| String::from_utf8(label.before_lines(text.as_bytes(), &at_start)).unwrap();
+        assert_eq!(write("none yet\n"), "none yet\n");
+        label.set("t=1 ".into());
+        assert_eq!(write("a\nb"), "t=1 a\nt=1 b");
+        assert_eq!(write("c"), "c");
+        label.set("t=2 ".into());
+        assert_eq!(write("d\n"), "d\n");
+        assert_eq!(write("\n"), "t=2 \n");
+        assert_eq!(write(""), "");
+        assert_eq!(write("e"), "t=2 e");
     }
 }

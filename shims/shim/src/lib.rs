@@ -21,8 +21,10 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 pub mod fake;
+mod mount;
 mod network;
 
+pub use mount::{Mount, Pinned};
 pub use network::Network;
 
 /// What an image turned out to be once it lies on this machine.
@@ -58,14 +60,6 @@ impl ImageContent {
     }
 }
 
-/// A directory or file of this machine seen inside the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub host_path: PathBuf,
-    pub container_path: String,
-    pub read_only: bool,
-}
-
 /// Limits; `None` is unlimited as far as the node's own limits allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -77,6 +71,16 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     pub pids_limit: Option<i64>,
     pub oom_score_adj: Option<i64>,
+}
+
+/// Which system calls a container may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All that its capabilities permit.
+    #[default]
+    Unconfined,
+    /// Those of the shim's own profile.
+    RuntimeDefault,
 }
 
 /// Where a container's output goes: the runtime's log of it, and whoever is attached.
@@ -140,6 +144,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub read_only_root: bool,
     pub privileged: bool,
+    pub seccomp: Seccomp,
     pub resources: Resources,
     /// The pod's address: where a wasi:http component is served and sockets are bound.
     pub pod_ip: IpAddr,
@@ -282,6 +287,15 @@ pub trait Shim: Send + Sync + 'static {
         Ok(())
     }
     /// Makes a container without starting it. Slow, failing things (compiling, mounting) happen here.
+    /// Namespaces that keep something on this node beyond their containers.
+    async fn kept_namespaces(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+    /// Removes what a namespace keeps on this node; [`Error::Unavailable`] while one of its containers may use it.
+    async fn forget_namespace(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
     /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when
     /// there is none of that id (always, for containers that live inside the process).

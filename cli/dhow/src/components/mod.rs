@@ -2,6 +2,7 @@
 pub(crate) mod apiserver;
 pub(crate) mod autoscaling;
 pub(crate) mod controller_manager;
+pub(crate) mod gateway;
 pub(crate) mod kube_proxy;
 pub(crate) mod kubelet;
 pub(crate) mod runtime;

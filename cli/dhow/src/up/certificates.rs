@@ -86,7 +86,7 @@ impl Certificates {
 }
 
 /// Certificates for the gateway, signed when they are asked for: they need no file, the authority has one.
-pub(super) fn issue(authority: Arc<Authority>) -> gateway::Issue {
+pub(crate) fn issue(authority: Arc<Authority>) -> gateway::Issue {
     Arc::new(move |names: &[String]| {
         let subject = Subject { common_name: "dhow gateway", organization: None };
         let made =

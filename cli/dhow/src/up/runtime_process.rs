@@ -13,13 +13,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a runtime may take to end: pods get 10 s, the rest is for what it must write.
 const STOP: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// The pause before a runtime that ended is started again.
+/// The pause before a runtime that ended soon after its start is started again, and between looks at one that is not
+/// our child.
 const RESTART: Duration = Duration::from_secs(1);
+/// One that ran for so long did not fail for want of something that is still wanting: its pods wait, so it is started
+/// at once.
+const RAN_WELL: Duration = Duration::from_secs(5);
 /// A log larger than this is begun anew at the next start.
 const MAX_LOG_BYTES: u64 = 10 << 20;
 /// A path of a unix socket has 108 bytes, one of them null (`unix(7)`).
@@ -122,15 +127,18 @@ impl RuntimeProcess {
     /// Starts the runtime again whenever it ends, until `shutdown`; then ends it and its containers.
     pub(crate) async fn supervise(mut self, shutdown: CancellationToken) {
         let root = self.layout.runtime();
+        let mut started = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 ended = self.ended() => {
                     tracing::warn!(%ended, "the runtime ended; starting it again");
+                    let pause = if started.elapsed() < RAN_WELL { RESTART } else { Duration::ZERO };
                     tokio::select! {
                         () = shutdown.cancelled() => break,
-                        () = tokio::time::sleep(RESTART) => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
+                    started = Instant::now();
                     match self.spawn() {
                         Ok(child) => self.child = Some(child),
                         Err(error) => tracing::error!(error = %format!("{error:#}"), "the runtime cannot be started"),

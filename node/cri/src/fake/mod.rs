@@ -159,6 +159,16 @@ impl FakeRuntime {
         self.inner.state.lock().rules.get(sandbox).cloned()
     }
 
+    /// Has a namespace keep something here beyond its pods.
+    pub fn keep_namespace(&self, namespace: &str) {
+        self.inner.state.lock().kept_namespaces.insert(namespace.to_owned());
+    }
+
+    /// Namespaces that keep something here beyond their pods.
+    pub fn kept_namespaces(&self) -> Vec<String> {
+        self.inner.state.lock().kept_namespaces.iter().cloned().collect()
+    }
+
     /// The ids of containers that run.
     pub fn running(&self) -> Vec<String> {
         self.inner.state.lock().running()

@@ -60,7 +60,7 @@ impl Opening {
     /// Takes a stream; `false` if nobody wants it.
     pub(super) fn open(&mut self, stream: u32, headers: &Headers) -> Result<bool, Malformed> {
         // A client's are odd, and rise.
-        if stream % 2 == 0 || stream <= self.last {
+        if stream.is_multiple_of(2) || stream <= self.last {
             return Err(Malformed::StreamOrder(stream));
         }
         (self.last, self.count) = (stream, self.count + 1);

@@ -103,7 +103,7 @@ impl Peer {
         heard
     }
 
-    async fn ends(self) {
+    async fn end(self) {
         let mut running = self.example.running.subscribe();
         running.wait_for(|n| *n == 0).await.unwrap();
         drop(self.io);
@@ -121,7 +121,7 @@ async fn input_comes_back_as_output_and_the_status_last() {
     assert_eq!(heard["stdout"], b"hello world");
     assert_eq!(heard["stderr"], b"end\n");
     assert!(String::from_utf8_lossy(&heard["error"]).contains("Success"));
-    peer.ends().await;
+    peer.end().await;
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn a_megabyte_passes_through_whole_both_ways() {
     }
     assert!(heard == bytes, "{} bytes came back", heard.len());
     peer.io = read.unsplit(sending.await.unwrap());
-    peer.ends().await;
+    peer.end().await;
 }
 
 #[tokio::test]
@@ -165,7 +165,7 @@ async fn an_exit_code_and_a_refusal_are_told() {
         let heard = peer.rest().await;
         let error = String::from_utf8_lossy(&heard["error"]).into_owned();
         assert!(error.contains(told), "{error}");
-        peer.ends().await;
+        peer.end().await;
     }
 }
 
@@ -176,7 +176,7 @@ async fn the_terminals_size_reaches_the_program() {
     peer.say("resize", false, br#"{"Width":80,"#).await;
     peer.say("resize", false, br#""Height":24}"#).await;
     assert_eq!(peer.rest().await["stdout"], b"80x24");
-    peer.ends().await;
+    peer.end().await;
 }
 
 #[tokio::test]
@@ -267,7 +267,7 @@ async fn whoever_reads_too_slowly_is_told_so_and_nothing_more() {
     assert!(heard["stdout"].len() <= MAX_OUTPUT_BYTES + (128 << 10), "{}", heard["stdout"].len());
     let error = String::from_utf8_lossy(&heard["error"]).into_owned();
     assert!(error.contains("reads too slowly"), "{error}");
-    peer.ends().await;
+    peer.end().await;
 }
 
 #[tokio::test]

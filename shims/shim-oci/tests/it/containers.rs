@@ -1,8 +1,9 @@
 //! What a container sees, what it may do, how it ends.
 use crate::world::{World, soon};
 use shim::fake::Captured;
-use shim::{Error, ExecStreams, ImageContent, ImageKind, Mount, Shim};
+use shim::{Error, ExecStreams, ImageContent, ImageKind, Mount, Seccomp, Shim};
 use shim_oci::{Config, OciShim};
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -56,6 +57,7 @@ async fn volumes_are_seen_and_read_only_ones_cannot_be_written() {
         host_path: host,
         container_path: at.into(),
         read_only,
+        pinned: None,
     };
     spec.mounts = vec![
         mount(volume.clone(), "/v", true),
@@ -193,6 +195,50 @@ async fn what_cannot_run_is_refused_by_name_and_leaves_nothing_mounted() {
     spec.image = ImageContent::Wasm { path: "/x".into(), digest: "sha256:0".into() };
     assert!(world.refuse(spec).await.to_string().contains("WebAssembly"));
     assert!(world.mounts().is_empty(), "{:?}", world.mounts());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_volume_is_mounted_whatever_its_path_leads_to_meanwhile_and_no_mount_of_it_stays() {
+    let Some(world) = World::new() else { return };
+    let (volume, outside) = (world.dir.path().join("volume"), world.dir.path().join("outside"));
+    for (directory, text) in [(&volume, "the pod's"), (&outside, "the node's")] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::write(directory.join("whose"), text).unwrap();
+    }
+    let (mut spec, log) = world.spec("pinned", "cat /v/whose /f");
+    spec.mounts = [("", "/v"), ("whose", "/f")]
+        .map(|(sub_path, at)| {
+            let path = volume.join(sub_path);
+            let file = std::fs::File::open(&path).unwrap();
+            let pinned = Some(shim::Pinned::new(file.into()));
+            Mount { host_path: path, container_path: at.into(), read_only: true, pinned }
+        })
+        .into();
+    std::fs::rename(&volume, world.dir.path().join("away")).unwrap();
+    symlink(&outside, &volume).unwrap();
+    let container = world.start(spec).await;
+    assert_eq!(soon(container.wait()).await.code, 0);
+    assert_eq!(log.stdout(), "the pod'sthe pod's");
+    assert_eq!(world.mounts().len(), 1, "only the root file system: {:?}", world.mounts());
+    soon(container.delete()).await.unwrap();
+    assert_eq!(std::fs::read_dir(world.dir.path().join("runc.pins")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_to_string(world.dir.path().join("away/whose")).unwrap(), "the pod's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_profile_permits_what_programs_do_and_refuses_new_namespaces() {
+    let Some(world) = World::new() else { return };
+    // A namespace of users needs no capability, so that only a profile can refuse it.
+    let script = "/bin/busybox unshare -U /bin/busybox true 2>/dev/null && echo made || echo refused; \
+                  echo x > /tmp/a && /bin/busybox mv /tmp/a /tmp/b && cat /tmp/b; (sleep 0; id -u) | cat";
+    for (seccomp, namespace) in [(Seccomp::Unconfined, "made"), (Seccomp::RuntimeDefault, "refused")] {
+        let (mut spec, log) = world.spec("seccomp", script);
+        spec.seccomp = seccomp;
+        let state_dir = spec.state_dir.clone();
+        assert_eq!(world.run(spec).await.code, 0);
+        assert_eq!(log.stdout(), format!("{namespace}\nx\n0\n"), "{seccomp:?}");
+        std::fs::remove_dir_all(state_dir).unwrap();
+    }
 }
 
 fn groups_named(name: &str) -> String {
