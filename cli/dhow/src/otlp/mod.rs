@@ -33,6 +33,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where traces go.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[group(id = "OtlpFlags")]
 pub(crate) struct Flags {
     /// Send traces to this OpenTelemetry collector, such as http://127.0.0.1:4318 (OTEL_EXPORTER_OTLP_ENDPOINT)
     #[arg(long, value_name = "URL")]
