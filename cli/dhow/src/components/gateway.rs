@@ -29,7 +29,7 @@ pub(crate) struct Args {
     #[arg(long)]
     access_log: bool,
     #[command(flatten)]
-    traces: otlp::TraceFlags,
+    traces: otlp::Flags,
 }
 
 async fn listen(address: IpAddr, port: u16) -> Result<TcpListener> {

@@ -58,7 +58,7 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     registry_ca: Vec<PathBuf>,
     #[command(flatten)]
-    pub(crate) traces: otlp::TraceFlags,
+    pub(crate) traces: otlp::Flags,
 }
 
 impl Flags {

@@ -33,7 +33,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where traces go.
 #[derive(clap::Args, Clone, Debug, Default)]
-pub(crate) struct TraceFlags {
+#[group(id = "OtlpFlags")]
+pub(crate) struct Flags {
     /// Send traces to this OpenTelemetry collector, such as http://127.0.0.1:4318 (OTEL_EXPORTER_OTLP_ENDPOINT)
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
@@ -52,7 +53,7 @@ fn ratio(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "a number from 0 to 1 is wanted".to_owned())
 }
 
-impl TraceFlags {
+impl Flags {
     /// The flags as words again; what the environment says is inherited by itself.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -82,7 +83,7 @@ impl Telemetry {
     /// # Errors
     ///
     /// When the endpoint cannot be one. That nobody answers there is no error: spans are dropped until somebody does.
-    pub(crate) fn start(flags: &TraceFlags, service: &'static str) -> Result<Option<Self>> {
+    pub(crate) fn start(flags: &Flags, service: &'static str) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let wanted = compute_destination(flags.otlp_endpoint.as_deref(), flags.otlp_protocol, &variable)
             .map_err(anyhow::Error::msg)?;

@@ -67,7 +67,7 @@ async fn http_collector() -> (String, Received) {
 }
 
 async fn exported(endpoint: String, transport: Transport, mut received: Received) {
-    let flags = TraceFlags {
+    let flags = Flags {
         otlp_endpoint: Some(endpoint),
         otlp_protocol: Some(transport),
         trace_sample_ratio: Some(1.0),
@@ -106,12 +106,12 @@ fn flags_that_go_to_the_runtime_are_the_flags_that_came() {
     #[derive(Parser)]
     struct Program {
         #[command(flatten)]
-        flags: TraceFlags,
+        flags: Flags,
     }
     let words =
         ["--otlp-endpoint", "http://c:4317", "--otlp-protocol", "grpc", "--trace-sample-ratio", "0.25"];
     let program = Program::try_parse_from(std::iter::once("dhow").chain(words)).expect("flags");
     assert_eq!(program.flags.words(), words);
-    assert!(TraceFlags::default().words().is_empty());
+    assert!(Flags::default().words().is_empty());
     assert!(Program::try_parse_from(["dhow", "--trace-sample-ratio", "1.5"]).is_err());
 }
