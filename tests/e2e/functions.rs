@@ -222,10 +222,15 @@ fn a_cron_trigger_calls_the_revision_that_serves() {
     });
 }
 
-/// Begins a request whose body does not come yet.
+/// Begins a request whose body does not come yet; the guest waits for it when this returns (`100 Continue` is sent when
+/// somebody reads).
 fn begun(address: &str) -> TcpStream {
     let mut stream = http::connect(address).expect("a connection");
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: f\r\nContent-Length: 4\r\n\r\n").expect("the head is taken");
+    let head = b"POST / HTTP/1.1\r\nHost: f\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    stream.write_all(head).expect("the head is taken");
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).expect("the guest reads");
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
 }
 
