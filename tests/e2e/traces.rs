@@ -66,7 +66,7 @@ fn child<'a>(spans: &'a [Received], parent: &[u8], kind: SpanKind) -> &'a Receiv
 fn one_trace_leads_from_the_gateway_through_a_guest_to_the_one_it_asks() {
     let t = functions("calls");
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let answer = ask(&t, "/http://greeter/inner", &format!("00-{trace}-{PARENT}-01"));
+    let answer = ask(&t, "/http://greeter:8080/inner", &format!("00-{trace}-{PARENT}-01"));
     assert!(answer.body.starts_with("200: Hello from WebAssembly"), "{answer:?}");
 
     // gateway ─► fetch ─► its own request ─► greeter
@@ -101,7 +101,7 @@ fn one_trace_leads_from_the_gateway_through_a_guest_to_the_one_it_asks() {
             [
                 ("http.request.method", "GET"),
                 ("http.response.status_code", "200"),
-                ("url.path", "/http://greeter/inner"),
+                ("url.path", "/http://greeter:8080/inner"),
                 ("k8s.namespace.name", "calls"),
                 ("k8s.container.name", "function"),
                 ("faas.coldstart", "true"),
@@ -112,7 +112,7 @@ fn one_trace_leads_from_the_gateway_through_a_guest_to_the_one_it_asks() {
             [
                 ("http.request.method", "GET"),
                 ("http.response.status_code", "200"),
-                ("url.full", "http://greeter/inner"),
+                ("url.full", "http://greeter:8080/inner"),
                 ("server.address", "greeter"),
                 ("k8s.namespace.name", "calls"),
                 ("k8s.container.name", "function"),
@@ -144,7 +144,7 @@ fn one_trace_leads_from_the_gateway_through_a_guest_to_the_one_it_asks() {
         let log = cluster().0.log();
         log.lines().find(|line| line.contains(trace)).map(str::to_owned).ok_or(log)
     });
-    assert!(line.contains("/http://greeter/inner"), "{line}");
+    assert!(line.contains("/http://greeter:8080/inner"), "{line}");
     let metrics = t.ok(&["get", "--raw", "/metrics"]);
     assert!(
         metrics.contains("otel_sdk_processor_span_processed_total{error_type=\"queue_full\"} 0"),
@@ -157,7 +157,7 @@ fn a_trace_that_its_client_does_not_sample_is_carried_on_and_not_recorded() {
     let t = functions("unsampled");
     let (unsampled, sampled) = ("0af7651916cd43dd8448eb211c80319c", "0af7651916cd43dd8448eb211c80319d");
     for (trace, flags) in [(unsampled, "00"), (sampled, "01")] {
-        let answer = ask(&t, "/http://greeter/", &format!("00-{trace}-{PARENT}-{flags}"));
+        let answer = ask(&t, "/http://greeter:8080/", &format!("00-{trace}-{PARENT}-{flags}"));
         assert!(answer.body.starts_with("200: "), "{answer:?}");
     }
     // Those of the later request have come; the earlier ones would have come before or with them.
