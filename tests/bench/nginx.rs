@@ -10,9 +10,22 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 pub(crate) struct Nginx {
-    _process: Child,
+    /// Dropped before the folder it works in.
+    _process: Group,
     pub(crate) url: String,
     _guard: Guard,
+}
+
+/// A process with all that it started. nginx's workers do not end with a master that was killed.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Not waited for yet, so the number is still its own, and the group's.
+        let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) else { return };
+        // SAFETY: sends a signal, to a group that this process made.
+        unsafe { libc::killpg(id, libc::SIGKILL) };
+    }
 }
 
 impl Nginx {
@@ -57,8 +70,9 @@ impl Nginx {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
+            .process_group(0)
             .spawn()
+            .map(Group)
             .context("starting nginx")?;
         listens((Ipv4Addr::LOCALHOST, port).into(), Duration::from_secs(30)).await?;
         Ok(Self { _process: process, url: format!("http://127.0.0.1:{port}/"), _guard: guard })

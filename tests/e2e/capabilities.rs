@@ -1,6 +1,7 @@
 //! What components get from their node beside WASI, as a user asks for it: annotations, ConfigMaps, events.
 use crate::components::{counts, says_its_colour};
-use crate::harness::{Namespace, world};
+use crate::harness::{Namespace, wait, world};
+use std::time::Duration;
 
 /// Puts a component into the registry and gives its reference.
 fn pushed(name: &str, bytes: &[u8]) -> String {
@@ -84,9 +85,36 @@ fn an_import_nobody_offers_is_named_before_anything_is_pulled_and_before_schedul
     assert!(event.contains("which this node does not offer; nothing of it was pulled"), "{event}");
     t.apply(&pod("told", &image, "dhow.dev/imports: 'foo:bar/baz@1.0.0'", ""));
     t.event("told", &["FailedScheduling", "1 node(s) didn't offer the import foo:bar/baz@1.0.0"]);
+    let refused = t.dhow(&["run", &image]);
+    assert!(
+        refused.stderr.contains("imports foo:bar/baz@1.0.0, which no node of the cluster offers"),
+        "{}",
+        refused.told()
+    );
     let nodes = t.items(&["get", "nodes"]);
     let offers = nodes[0]["metadata"]["annotations"]["dhow.dev/offers"].as_str().unwrap_or_default();
     assert!(offers.split(',').any(|o| o == "wasi:keyvalue/store@0.2.0-draft"), "{offers}");
+}
+
+#[test]
+fn what_a_namespace_kept_on_a_node_goes_with_it_and_nothing_else_does() {
+    let image = pushed("kept", &counts("default"));
+    let file =
+        |name: &str| world().cluster.data_dir.join("runtime").join("keyvalue").join(format!("{name}.redb"));
+    let (gone, stays) = ("wasi-keyvalue-gone", "wasi-keyvalue-stays");
+    let spaces = [gone, stays].map(|name| Namespace::new(&world().cluster, name));
+    for t in &spaces {
+        t.apply(&pod("one", &image, "keyvalue.dhow.dev/main: default", ""));
+        says(t, "one", "INFO 1\n");
+        assert!(file(&t.name).is_file(), "{}", file(&t.name).display());
+    }
+    spaces[1].ok(&["delete", "pod", "one"]);
+    spaces[0].ok(&["delete", "namespace", gone]);
+    // The kubelet looks once a minute, and must see twice that it is gone.
+    wait::within(Duration::from_secs(240), "what it kept is gone", || {
+        wait::holds(!file(gone).exists(), file(gone).display().to_string())
+    });
+    assert!(file(stays).is_file(), "its namespace is there, though no pod is");
 }
 
 #[test]

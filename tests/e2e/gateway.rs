@@ -335,8 +335,9 @@ fn body(head: &str, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     }
 }
 
-/// GETs over one connection until told to stop; counts answers, and says what went wrong.
-fn load(host: &str, stop: &AtomicBool, done: &AtomicUsize) -> Result<(), String> {
+/// Requests over one connection until told to stop; counts answers, and says what went wrong.
+fn load(method: &str, host: &str, stop: &AtomicBool, done: &AtomicUsize) -> Result<(), String> {
+    let content = if method == "POST" { "Content-Length: 5\r\n\r\nonce!" } else { "\r\n" };
     let gateway = cluster().0.gateway();
     while !stop.load(Relaxed) {
         let stream = http::connect(&gateway).map_err(|e| e.to_string())?;
@@ -344,7 +345,7 @@ fn load(host: &str, stop: &AtomicBool, done: &AtomicUsize) -> Result<(), String>
         let mut reader = BufReader::new(stream);
         // A connection now and then, requests most of the time.
         for _ in 0..50 {
-            let request = format!("GET /load HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let request = format!("{method} /load HTTP/1.1\r\nHost: {host}\r\n{content}");
             writer.write_all(request.as_bytes()).map_err(|e| format!("writing: {e}"))?;
             let mut head = String::new();
             while !head.ends_with("\r\n\r\n") {
@@ -365,9 +366,9 @@ fn load(host: &str, stop: &AtomicBool, done: &AtomicUsize) -> Result<(), String>
     Ok(())
 }
 
-#[test]
-fn a_rolling_update_under_load_loses_no_request() {
-    let t = namespace("rolling");
+/// Deploys a function again and again while others ask it.
+fn update_under_load(namespace_name: &str, method: &str) {
+    let t = namespace(namespace_name);
     let guest = environment::guest("hello-http");
     let guest = guest.to_str().expect("a path of ours");
     let deploy = |greeting: &str| {
@@ -375,10 +376,10 @@ fn a_rolling_update_under_load_loses_no_request() {
         t.dhow(&["deploy", guest, "--name", "greeter", "--replicas", "2", "--env", &environment]).ok();
     };
     deploy("v0");
-    let host = "greeter.rolling.localhost";
+    let host = &format!("greeter.{namespace_name}.localhost");
     let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        let loads: Vec<_> = (0..4).map(|_| scope.spawn(|| load(host, &stop, &done))).collect();
+        let loads: Vec<_> = (0..4).map(|_| scope.spawn(|| load(method, host, &stop, &done))).collect();
         let updating = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for round in 1..=3 {
                 deploy(&format!("v{round}"));
@@ -402,4 +403,14 @@ fn a_rolling_update_under_load_loses_no_request() {
         assert_eq!(failures, [""; 0], "after {} requests", done.load(Relaxed));
     });
     assert!(done.load(Relaxed) > 100, "only {} requests were made", done.load(Relaxed));
+}
+
+#[test]
+fn a_rolling_update_under_load_loses_no_request() {
+    update_under_load("rolling", "GET");
+}
+
+#[test]
+fn a_rolling_update_under_load_loses_no_post_which_nobody_may_send_twice() {
+    update_under_load("rolling-posts", "POST");
 }

@@ -24,6 +24,7 @@ mod cli;
 mod components;
 mod crash;
 mod deployments;
+mod exec;
 mod functions;
 mod gateway;
 mod jobs;
@@ -31,6 +32,9 @@ mod kubectl;
 mod linux;
 mod metrics;
 mod network_policy;
+mod others;
+mod queue;
 mod startup;
 #[path = "../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;

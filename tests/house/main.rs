@@ -25,23 +25,25 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("machinery", &[]),
     ("store", &[]),
     ("pki", &[]),
-    ("apiserver", &["machinery", "store", "pki"]),
+    ("apiserver", &["machinery", "store", "pki", "streaming"]),
     ("client", &["machinery"]),
     ("scheduler", &["client", "machinery"]),
     ("controllers", &["client", "machinery"]),
     ("cloud", &["client", "machinery"]),
     ("metrics-server", &["client", "machinery"]),
     ("cri", &[]),
+    ("streaming", &[]),
     ("images", &["machinery"]),
     ("pod-network", &[]),
     ("network-policy", &["machinery"]),
     ("shim", &["network-policy"]),
-    ("shim-wasmtime", &["shim", "network-policy"]),
+    ("shim-wasmtime", &["shim", "network-policy", "telemetry"]),
     ("shim-oci", &["shim"]),
-    ("runtime", &["cri", "images", "pod-network", "network-policy", "shim"]),
-    ("kubelet", &["cri", "client", "machinery", "network-policy", "pki"]),
+    ("runtime", &["cri", "streaming", "images", "pod-network", "network-policy", "shim"]),
+    ("kubelet", &["cri", "client", "machinery", "network-policy", "pki", "streaming"]),
     ("kube-proxy", &["client", "machinery"]),
-    ("gateway", &["client", "machinery"]),
+    ("telemetry", &[]),
+    ("gateway", &["client", "machinery", "telemetry"]),
     ("setup", &["pki", "client", "machinery"]),
 ];
 
@@ -55,11 +57,16 @@ const OWNED: &[(&str, &[&str])] = &[
     ("wasmtime-wasi-http", &["shim-wasmtime"]),
     // The cluster's state, and what guests keep on their node: two kinds of data that never meet.
     ("redb", &["store", "shim-wasmtime"]),
-    ("redis", &["shim-wasmtime"]),
+    // Buckets of guests, and the streams that call functions.
+    ("redis", &["shim-wasmtime", "controllers"]),
     ("rcgen", &["pki"]),
     ("kube", &["client"]),
     ("oci-client", &["images"]),
     ("axum", &["apiserver", "kubelet"]),
+    // Spans are begun by telemetry's face alone; only the program exports them.
+    ("opentelemetry", &["telemetry", "dhow"]),
+    ("opentelemetry_sdk", &["dhow"]),
+    ("opentelemetry-otlp", &["dhow"]),
 ];
 
 /// Crates that decide and never do: no runtime, no network, no clock.

@@ -13,6 +13,11 @@ pub(crate) struct Args {
     /// Only the tests that need nothing but Rust
     #[arg(long)]
     quick: bool,
+    /// Build the guests made with Spin's SDK, componentize-js and componentize-py first, and try them too
+    ///
+    /// Their tools come from crates.io, npm and PyPI. Once built they are tried by every run until their sources change.
+    #[arg(long, conflicts_with = "quick")]
+    others: bool,
 }
 
 const PACKAGES: &[&str] = &[
@@ -56,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for kubectl in &kubectls {
             println!("  kubectl: {} ({})", kubectl_version(kubectl)?, kubectl.display());
         }
-        for name in ["hello-http", "hello-cli", "hello-wat", "fetch"] {
+        for name in ["hello-http", "hello-cli", "hello-wat", "fetch", "orders"] {
             let wasm = guests::build(&root, name)?;
             println!("  guest: {}", wasm.display());
         }
@@ -69,6 +74,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                     others.push(name);
                 }
                 Err(error) => println!("  guest {name} is left out, and its test with it: {error:#}"),
+            }
+        }
+        if args.others {
+            guests::build_others(&root)?;
+        }
+        for (name, built) in guests::others(&root)? {
+            match built {
+                Some(wasm) => {
+                    println!("  guest: {}", wasm.display());
+                    others.push(name);
+                }
+                None => println!(
+                    "  guest {name} is left out, and its test with it: `cargo xtask test --others` builds and tries it"
+                ),
             }
         }
         environment.push(("DHOW_TEST_OTHER_GUESTS", others.join(",").into()));

@@ -14,7 +14,7 @@ use crate::registry::{self, Request, update::Door};
 use crate::respond::{self, Answer};
 use crate::review;
 use crate::server::Server;
-use crate::subresource::{binding, eviction, finalize, log, proxy, scale};
+use crate::subresource::{binding, eviction, finalize, log, proxy, scale, streams};
 use crate::usage;
 use crate::watch;
 use futures::FutureExt;
@@ -79,15 +79,20 @@ pub(crate) async fn handle(
 
 fn class_of(target: &Target, row: Option<&Resource>) -> Class {
     let Target::Resource(t) = target else { return Class::Read };
-    let streams = row
-        .and_then(|r| r.subresource(&t.subresource))
-        .is_some_and(|s| matches!(s.kind, SubresourceKind::Log | SubresourceKind::Proxy));
+    let streams = row.and_then(|r| r.subresource(&t.subresource)).is_some_and(|s| {
+        matches!(s.kind, SubresourceKind::Log | SubresourceKind::Proxy) || is_streams(s.kind)
+    });
     match t.verb {
         _ if streams => Class::LongRunning,
         "watch" => Class::LongRunning,
         "get" | "list" => Class::Read,
         _ => Class::Write,
     }
+}
+
+/// Whether it upgrades the connection.
+fn is_streams(kind: SubresourceKind) -> bool {
+    matches!(kind, SubresourceKind::Exec | SubresourceKind::Attach)
 }
 
 fn subject_of(target: &Target, row: Option<&'static Resource>) -> Subject {
@@ -151,6 +156,19 @@ async fn route(
             if !authorize(&user, &attributes) {
                 return Err(forbidden(&user, &attributes));
             }
+            // WebSocket comes with GET, and yet nobody who may only read a pod may run something in it.
+            let streams =
+                row.and_then(|r| r.subresource(&resource.subresource)).is_some_and(|s| is_streams(s.kind));
+            if streams
+                && let Attributes::Resource { verb: "get", group, resource, subresource, namespace, name } =
+                    attributes
+            {
+                let creating =
+                    Attributes::Resource { verb: "create", group, resource, subresource, namespace, name };
+                if !authorize(&user, &creating) {
+                    return Err(forbidden(&user, &creating));
+                }
+            }
             if let Some(review) = review::of(resource) {
                 return review::answer(review, &user, &parts.headers, body).await;
             }
@@ -174,6 +192,7 @@ async fn route(
                 target: resource,
                 row,
                 output,
+                upgrade: parts.extensions.get(),
                 end,
             };
             if row.group == machinery::metrics::GROUP {
@@ -251,6 +270,8 @@ async fn sub(
         (SubresourceKind::Eviction, "create") => eviction::create(request, body).await,
         (SubresourceKind::Finalize, "update") => finalize::update(request, body).await,
         (SubresourceKind::Log, "get") => keep(log::get(request).await?, place),
+        (SubresourceKind::Exec, _) => streams::exec(request, place).await,
+        (SubresourceKind::Attach, _) => streams::attach(request, place).await,
         _ => Err(Status::method_not_supported(row, target.verb)),
     }
 }

@@ -15,7 +15,7 @@
 //!          ├─ registry    get list create update patch delete
 //!          │                decode (JSON, YAML, protobuf; schema) ─► admission ─► strategy ─► guaranteed update
 //!          ├─ usage       metrics.k8s.io: computed from what its reader has scraped
-//!          ├─ subresource status scale binding eviction finalize log proxy
+//!          ├─ subresource status scale binding eviction finalize log exec attach proxy
 //!          └─ watch       hub: one store watch per resource, its events encoded once for all
 //!                          │
 //!                     trait Store

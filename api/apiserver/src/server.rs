@@ -20,8 +20,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use store::Store;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// Replays of the store's history at a time: each walks through at most its 64 MiB, which takes tens of milliseconds.
+const MAX_REPLAYS: usize = 2;
 
 /// What an API server needs to run.
 pub struct Config {
@@ -77,6 +81,8 @@ pub(crate) struct Server {
     pub(crate) limits: Limits,
     pub(crate) in_flight: InFlight,
     pub(crate) hubs: Hubs,
+    /// Who reads the store's history now, for which as much as all of it is held for a moment.
+    pub(crate) replays: Semaphore,
     /// What this server counts.
     pub(crate) metrics: Metrics,
     /// What nodes and pods use.
@@ -98,6 +104,7 @@ impl ApiServer {
         let (shutdown, tasks) = (CancellationToken::new(), TaskTracker::new());
         Self(Arc::new(Server {
             hubs: Hubs::new(config.store.clone(), shutdown.clone(), tasks.clone()),
+            replays: Semaphore::new(MAX_REPLAYS),
             store: config.store,
             ambient: config.ambient,
             service_cidr: config.service_cidr,

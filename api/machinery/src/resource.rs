@@ -70,6 +70,10 @@ pub enum SubresourceKind {
     Finalize,
     /// `eviction`: create of a policy/v1 Eviction deletes the pod gracefully.
     Eviction,
+    /// `exec`: get and create upgrade the connection to the streams of a command, proxied to the pod's kubelet.
+    Exec,
+    /// `attach`: the same with the streams of the container's own program.
+    Attach,
     /// `proxy`: any method, passed on to the kubelet of a node.
     Proxy,
 }

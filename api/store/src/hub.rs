@@ -1,4 +1,5 @@
 //! Hands committed changes to watchers, in revision order, without ever waiting for one of them.
+use crate::history::Replay;
 use crate::{Error, Event, Events, Revision};
 use futures::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -75,15 +76,15 @@ impl Hub {
         self.0.lock().published
     }
 
-    /// The stream of a watch: what was replayed, then what is live after `after`.
-    pub(crate) fn stream(
-        &self,
-        replayed: Vec<Event>,
-        live: mpsc::Receiver<Event>,
-        after: Revision,
-    ) -> Events {
+    /// The stream of a watch: what was replayed, then what is live after `after`; or the end, if there is more of the past
+    /// than was replayed.
+    pub(crate) fn stream(&self, replay: Replay, live: mpsc::Receiver<Event>, after: Revision) -> Events {
+        let replayed = stream::iter(replay.events.into_iter().map(Ok));
+        if replay.cut {
+            return replayed.chain(stream::once(std::future::ready(Err(Error::Lagged)))).boxed();
+        }
         let state = Live { hub: self.clone(), live, delivered: after, ended: false };
-        stream::iter(replayed.into_iter().map(Ok)).chain(stream::unfold(state, Live::next)).boxed()
+        replayed.chain(stream::unfold(state, Live::next)).boxed()
     }
 }
 

@@ -104,7 +104,8 @@ pub enum Error {
     TooLarge { size: usize, limit: usize },
     #[error("no space left for the store: {0}")]
     NoSpace(String),
-    /// The watcher read too slowly and was dropped; it may start again from its last revision.
+    /// The watcher read too slowly and was dropped, or was given a part of a long past; it may start again from its last
+    /// revision.
     #[error("the watcher fell behind and was dropped")]
     Lagged,
     /// Whether a write happened is unknown.
@@ -139,7 +140,8 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Page, Error>;
     /// Does `op` to `key` if `expect` holds: durable when this returns.
     async fn commit(&self, key: &str, expect: Expect, op: Op) -> Result<Committed, Error>;
-    /// Every change of `prefix` after revision `after`; ends after the first error. A `Progress` is sent at
+    /// Every change of `prefix` after revision `after`; ends after the first error. A long past comes in parts: each but
+    /// the last ends with `Lagged`, and a watch after its last event gives the next. A `Progress` is sent at
     /// least every few seconds when nothing else is.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<Events, Error>;
     /// Forgets history before `revision`. Stores also do so by themselves.

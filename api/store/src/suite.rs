@@ -59,6 +59,7 @@ pub async fn run<S: Store>(mut make: impl FnMut(Hands) -> S) {
     pages(fresh()).await;
     reads_in_the_past(fresh()).await;
     watches(fresh()).await;
+    a_long_past_comes_in_parts(fresh()).await;
     a_watch_sees_what_happens_while_it_starts(fresh()).await;
     compaction(fresh()).await;
     sizes(fresh()).await;
@@ -156,6 +157,40 @@ async fn watches(s: Arc<dyn Store>) {
         assert!(matches!(event, Event::Put { kv, previous: None } if kv.value == "live" && kv.version == 1));
     }
     assert!(matches!(s.watch("/w/", 9).await, Err(Error::FutureRevision { .. })));
+}
+
+/// However much has happened, one watcher holds a part of it; the parts make the whole.
+async fn a_long_past_comes_in_parts(s: Arc<dyn Store>) {
+    const WRITES: u64 = 24;
+    let large = "x".repeat(512 * 1024);
+    for n in 0..WRITES {
+        s.commit(&format!("/l/{}", n % 5), Expect::Any, put(&large)).await.expect("put");
+    }
+    let (mut after, mut parts, mut most) = (0, 0, 0);
+    while after < WRITES {
+        let mut watch = s.watch("/l/", after).await.expect("watch");
+        parts += 1;
+        let mut bytes = 0;
+        loop {
+            match next(&mut watch).await {
+                Ok(Event::Put { kv, previous }) => {
+                    assert_eq!(kv.mod_revision, after + 1, "each once, in order");
+                    after = kv.mod_revision;
+                    bytes += kv.value.len() + previous.map_or(0, |kv| kv.value.len());
+                }
+                Err(Error::Lagged) => break,
+                other => panic!("{other:?}"),
+            }
+            if after == WRITES {
+                break;
+            }
+        }
+        most = most.max(bytes);
+    }
+    assert!(parts > 4 && most <= 4 * 1024 * 1024, "{parts} parts, {most} bytes in the largest");
+    let mut watch = s.watch("/l/", after).await.expect("watch");
+    s.commit("/l/0", Expect::Any, put("live")).await.expect("put");
+    assert!(matches!(next(&mut watch).await, Ok(Event::Put { kv, .. }) if kv.value == "live"));
 }
 
 /// Writers and a starting watch race; each revision must arrive once, in order.

@@ -9,12 +9,14 @@
 //!          └──► dhow runtime                                                           (a process of its own)
 //!   dhow deploy, run, get, … ──► the API server, as any client
 //! ```
+mod allocator;
 mod ambient;
 mod client_commands;
 mod components;
 mod connect;
 mod descriptors;
 mod dirs;
+mod otlp;
 mod output;
 mod project;
 mod resources;
@@ -170,4 +172,14 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_flags_of_a_command_have_the_same_name() {
+        Cli::command().debug_assert();
+    }
 }

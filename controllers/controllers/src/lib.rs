@@ -38,8 +38,11 @@ mod supervisor;
 mod testing;
 mod trigger;
 
+pub use trigger::queue::QueueMetrics;
+
 use client::{Client, Informers, LeaseTiming};
 use machinery::ambient::Ambient;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +65,8 @@ pub struct Config {
     /// The name to stand for election with (`--leader-elect`), or None to work at once.
     pub leader_identity: Option<String>,
     pub lease_timing: LeaseTiming,
+    /// What queue triggers count into.
+    pub queue_metrics: Arc<QueueMetrics>,
 }
 
 /// What horizontal pod autoscaling needs to know: the flags `--horizontal-pod-autoscaler-…` with their defaults.
@@ -103,6 +108,7 @@ impl Default for Config {
             restart_backoff: Duration::from_secs(1),
             leader_identity: None,
             lease_timing: LeaseTiming::default(),
+            queue_metrics: Arc::default(),
         }
     }
 }
@@ -133,6 +139,7 @@ pub const CONTROLLERS: &[&str] = &[
     "deployment",
     "endpointslice",
     "function",
+    "functionqueue",
     "functiontrigger",
     "garbagecollector",
     "horizontalpodautoscaler",

@@ -98,6 +98,7 @@ fn start(name: &'static str, ctx: Context) -> BoxFuture<'static, ()> {
         "deployment" => crate::deployment::run(ctx).boxed(),
         "endpointslice" => crate::endpointslice::run(ctx).boxed(),
         "function" => crate::function::run(ctx).boxed(),
+        "functionqueue" => crate::trigger::queue::run(ctx).boxed(),
         "functiontrigger" => crate::trigger::run(ctx).boxed(),
         "garbagecollector" => crate::garbagecollector::run(ctx).boxed(),
         "horizontalpodautoscaler" => crate::horizontalpodautoscaler::run(ctx).boxed(),

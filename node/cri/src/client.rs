@@ -143,9 +143,10 @@ usual_patience! {
     VersionRequest StatusRequest RuntimeConfigRequest RunPodSandboxRequest RemovePodSandboxRequest
     PodSandboxStatusRequest ListPodSandboxRequest CreateContainerRequest StartContainerRequest RemoveContainerRequest
     ListContainersRequest ContainerStatusRequest UpdateContainerResourcesRequest ReopenContainerLogRequest
-    ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
+    ExecRequest AttachRequest ContainerStatsRequest ListContainerStatsRequest PodSandboxStatsRequest ListPodSandboxStatsRequest
     ListMetricDescriptorsRequest ListPodSandboxMetricsRequest ListImagesRequest ImageStatusRequest RemoveImageRequest
     ImageFsInfoRequest StopPodSandboxRequest SetNetworkPolicyRequest UpdateServicesRequest
+    ForgetNamespacesRequest
 }
 
 impl Patience for StopContainerRequest {
@@ -208,6 +209,14 @@ macro_rules! call_runtime {
             ) -> Result<UpdateServicesResponse, Error> {
                 let patience = request.patience();
                 self.unary("/dhow.runtime.v1alpha1.PodNetwork/UpdateServices", request, patience).await
+            }
+
+            async fn forget_namespaces(
+                &self,
+                request: ForgetNamespacesRequest,
+            ) -> Result<ForgetNamespacesResponse, Error> {
+                let patience = request.patience();
+                self.unary("/dhow.runtime.v1alpha1.NamespaceData/ForgetNamespaces", request, patience).await
             }
         }
     };

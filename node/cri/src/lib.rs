@@ -31,6 +31,12 @@ pub use types::*;
 /// field for them.
 pub const PORTS_ANNOTATION: &str = "dhow.dev/ports";
 
+/// The annotation of a container by which the kubelet says which of its mounts are a subPath: their container paths, as
+/// a JSON list. Containers that share the volume can put a link anywhere into such a path, so the
+/// runtime mounts what lies there only if no link has to be followed to it. (The kubelet has followed those that were
+/// there when it looked.)
+pub const SUB_PATHS_ANNOTATION: &str = "dhow.dev/sub-paths";
+
 /// The annotation of an image's spec in which our runtime tells what it holds: `wasm` or `linux`.
 pub const IMAGE_KIND_ANNOTATION: &str = "dhow.dev/image-kind";
 /// In the spec of an image to pull: it is compiled as well, so that its first container starts at once.

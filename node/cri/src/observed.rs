@@ -49,6 +49,12 @@ macro_rules! observe_runtime {
             async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {
                 self.tell("send_input", self.inner.send_input(container_id, input)).await
             }
+            async fn forget_namespaces(
+                &self,
+                request: ForgetNamespacesRequest,
+            ) -> Result<ForgetNamespacesResponse, Error> {
+                self.tell("forget_namespaces", self.inner.forget_namespaces(request)).await
+            }
         }
     };
 }

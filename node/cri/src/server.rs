@@ -1,12 +1,12 @@
 //! Serves any implementation over gRPC on a unix socket.
 use crate::service::{image_rpcs, runtime_rpcs};
 use crate::{ByteStream, Error, ImageService, MAX_MESSAGE_BYTES, RuntimeService, types::*};
-use futures::{StreamExt, future::BoxFuture};
+use futures::{Stream, StreamExt, future::BoxFuture};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -14,6 +14,9 @@ use tonic_prost::ProstCodec;
 
 /// How long calls under way may go on after shutdown was asked for.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Between two failures to take a connection: a tenth of a second is not felt by a client that has to come again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `shutdown`, then lets calls under way finish. The socket's file is the caller's to remove.
 pub async fn serve(
@@ -25,16 +28,29 @@ pub async fn serve(
     let serving = tonic::transport::Server::builder()
         .add_service(InputServer { runtime: runtime.clone() })
         .add_service(NetworkServer { runtime: runtime.clone() })
+        .add_service(NamespaceServer { runtime: runtime.clone() })
         .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
         .add_service(ImageServer { images: images.clone() })
         .add_service(ImportServer { images })
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
     tokio::pin!(serving);
     let result = tokio::select! {
         result = &mut serving => result,
         _ = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
     };
     result.map_err(|e| Error::Internal(format!("serving CRI: {e}")))
+}
+
+/// The connections. A process out of descriptors gets an error for every accept, at once: the pause leaves it the
+/// processor to do something about it.
+fn incoming(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    UnixListenerStream::new(listener).then(|accepted| async {
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "the CRI socket takes no connection");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    })
 }
 
 #[derive(Clone)]
@@ -55,6 +71,11 @@ struct InputServer {
 
 #[derive(Clone)]
 struct NetworkServer {
+    runtime: Arc<dyn RuntimeService>,
+}
+
+#[derive(Clone)]
+struct NamespaceServer {
     runtime: Arc<dyn RuntimeService>,
 }
 
@@ -274,6 +295,30 @@ impl tower::Service<http::Request<Body>> for NetworkServer {
             _ => unknown_method(),
         }
     }
+}
+
+impl tower::Service<http::Request<Body>> for NamespaceServer {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        let runtime = self.runtime.clone();
+        match request.uri().path() {
+            "/dhow.runtime.v1alpha1.NamespaceData/ForgetNamespaces" => {
+                unary(request, move |message| async move { runtime.forget_namespaces(message).await })
+            }
+            _ => unknown_method(),
+        }
+    }
+}
+
+impl tonic::server::NamedService for NamespaceServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.NamespaceData";
 }
 
 impl tonic::server::NamedService for RuntimeServer {

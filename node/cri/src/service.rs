@@ -33,6 +33,8 @@ macro_rules! runtime_rpcs {
             update_container_resources UpdateContainerResources UpdateContainerResourcesRequest UpdateContainerResourcesResponse;
             reopen_container_log ReopenContainerLog ReopenContainerLogRequest ReopenContainerLogResponse;
             exec_sync ExecSync ExecSyncRequest ExecSyncResponse;
+            exec Exec ExecRequest ExecResponse;
+            attach Attach AttachRequest AttachResponse;
             container_stats ContainerStats ContainerStatsRequest ContainerStatsResponse;
             list_container_stats ListContainerStats ListContainerStatsRequest ListContainerStatsResponse;
             pod_sandbox_stats PodSandboxStats PodSandboxStatsRequest PodSandboxStatsResponse;
@@ -112,6 +114,14 @@ pub trait RuntimeService: Send + Sync + 'static {
         request: ReopenContainerLogRequest,
     ) -> Result<ReopenContainerLogResponse, Error>;
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error>;
+    /// Where to run a command with streams: whoever opens the answered URL (WebSocket or SPDY/3.1) runs it.
+    async fn exec(&self, _request: ExecRequest) -> Result<ExecResponse, Error> {
+        Err(Error::unimplemented("Exec"))
+    }
+    /// Where a running container's own streams are.
+    async fn attach(&self, _request: AttachRequest) -> Result<AttachResponse, Error> {
+        Err(Error::unimplemented("Attach"))
+    }
 
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error>;
     async fn list_container_stats(
@@ -169,6 +179,14 @@ pub trait RuntimeService: Send + Sync + 'static {
         Err(Error::unimplemented("UpdateServices"))
     }
 
+    /// Removes what namespaces keep on this node beyond their pods, and tells which still do. An extension of ours.
+    async fn forget_namespaces(
+        &self,
+        _request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        Err(Error::unimplemented("ForgetNamespaces"))
+    }
+
     /// What happens from now on. By the time this returns the subscription stands: no event after is missed.
     async fn get_container_events(&self, _request: GetEventsRequest) -> Result<EventStream, Error> {
         Err(Error::unimplemented("GetContainerEvents"))
@@ -220,6 +238,12 @@ macro_rules! forward_runtime {
                 request: UpdateServicesRequest,
             ) -> Result<UpdateServicesResponse, Error> {
                 (**self).update_services(request).await
+            }
+            async fn forget_namespaces(
+                &self,
+                request: ForgetNamespacesRequest,
+            ) -> Result<ForgetNamespacesResponse, Error> {
+                (**self).forget_namespaces(request).await
             }
         }
     };

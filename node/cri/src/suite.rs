@@ -46,6 +46,7 @@ const CASES: &[Case] = cases! {
     what_never_was_is_not_found
     events_tell_the_life_of_a_container
     a_command_runs_only_in_a_running_container
+    streams_are_only_at_a_running_container
     figures_are_of_running_containers
     a_sandbox_has_the_figures_of_its_running_containers_together
     every_metric_is_described_with_its_labels
@@ -395,6 +396,26 @@ async fn a_command_runs_only_in_a_running_container(subject: &Subject) {
     subject.runtime.reopen_container_log(reopen).await.expect("ReopenContainerLog");
     subject.stop(&id, 0).await;
     let error = subject.exec(&id).await.expect_err("it has ended");
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error:?}");
+}
+
+async fn streams_are_only_at_a_running_container(subject: &Subject) {
+    let exec = |id: &str| {
+        let cmd = vec!["true".to_string()];
+        ExecRequest { container_id: id.into(), cmd, stdout: true, ..Default::default() }
+    };
+    let attach = |id: &str| AttachRequest { container_id: id.into(), stdout: true, ..Default::default() };
+    assert!(subject.runtime.exec(exec("never")).await.expect_err("Exec").is_not_found());
+    assert!(subject.runtime.attach(attach("never")).await.expect_err("Attach").is_not_found());
+    let sandbox = subject.sandbox("pod").await;
+    let id = subject.running(&sandbox, "main").await;
+    let (one, other) = (subject.runtime.exec(exec(&id)).await, subject.runtime.attach(attach(&id)).await);
+    let (one, other) = (one.expect("Exec").url, other.expect("Attach").url);
+    assert!(one.starts_with("http://127.0.0.1:") && other.starts_with("http://127.0.0.1:"), "{one} {other}");
+    subject.stop(&id, 0).await;
+    let error = subject.runtime.exec(exec(&id)).await.expect_err("it has ended");
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error:?}");
+    let error = subject.runtime.attach(attach(&id)).await.expect_err("it has ended");
     assert!(matches!(error, Error::FailedPrecondition(_)), "{error:?}");
 }
 

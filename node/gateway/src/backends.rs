@@ -39,6 +39,8 @@ impl Memory {
 /// The ready addresses of one Service port.
 #[derive(Debug, Default)]
 pub struct Backends {
+    /// The Service's name; a Function's revision and its Service have the same.
+    pub service: String,
     pub addresses: Vec<SocketAddr>,
     pub protocol: Protocol,
     pub(crate) memory: Arc<Memory>,

@@ -50,6 +50,7 @@ use server::Server;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use telemetry::Tracer;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -66,6 +67,8 @@ pub struct Config {
     pub listener: TcpListener,
     pub tls: Option<Tls>,
     pub metrics: Arc<Metrics>,
+    /// Begins a span for each request; without it nobody traces.
+    pub tracer: Option<Arc<Tracer>>,
     pub ambient: Ambient,
 }
 
@@ -83,7 +86,7 @@ pub async fn run(
     informers: Informers,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let Config { listener, tls, metrics, ambient } = config;
+    let Config { listener, tls, metrics, tracer, ambient } = config;
     let own = listener.local_addr().map_err(Error::Listener)?;
     let reached = Reached {
         ip: if own.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { own.ip() },
@@ -100,7 +103,7 @@ pub async fn run(
     };
     let recorder = Recorder::new(client.clone(), ambient.clone(), "dhow-gateway", "", shutdown.clone());
     let follower = Follower { client, recorder, reached, certificates };
-    let server = Arc::new(Server::new(metrics.clone(), ambient.random(), shutdown.clone()));
+    let server = Arc::new(Server::new(metrics.clone(), tracer, ambient.random(), shutdown.clone()));
     tokio::join!(
         shutdown.run_until_cancelled(follow(&informers, &metrics, &server)),
         shutdown.run_until_cancelled(follower.run(&informers)),

@@ -4,6 +4,7 @@ use crate::proxy::{Peer, Proxy};
 use crate::stream::ClientStream;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -12,8 +13,9 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+use telemetry::Tracer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -26,13 +28,16 @@ use tokio_util::task::TaskTracker;
 /// backend; the rest is for the other parts of the node.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 
-/// A client has this long for the whole of a request's head (nginx `client_header_timeout` is 60 s), for a TLS
-/// handshake, and from connecting to its first request.
+/// A client has this long for the whole of a request's head, from its first byte on (nginx `client_header_timeout` is
+/// 60 s), for a TLS handshake, and from connecting to its first request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may be open between requests (nginx `keepalive_timeout`), and when most places are taken.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const IDLE_TIMEOUT_CROWDED: Duration = Duration::from_secs(5);
+/// How often a connection is looked at: a head that began since the last look is still within its time.
+const LOOK: Duration = IDLE_TIMEOUT_CROWDED;
+const _: () = assert!(LOOK.as_secs() < HEADER_TIMEOUT.as_secs());
 /// Places that are left when it is crowded.
 const CROWDED: usize = MAX_CONNECTIONS / 8;
 
@@ -76,36 +81,81 @@ pub(crate) struct Activity {
     running: AtomicUsize,
     /// Milliseconds from `opened` to the end of the last request; 0 before the first.
     quiet_since: AtomicU64,
+    /// The same to the first byte that came after it; 0 while there is none.
+    head_since: AtomicU64,
+    /// HTTP/2 says things between requests that are no head.
+    is_http2: AtomicBool,
 }
 
 impl Activity {
     pub(crate) fn new() -> Self {
-        Self { opened: Instant::now(), running: AtomicUsize::new(0), quiet_since: AtomicU64::new(0) }
+        Self {
+            opened: Instant::now(),
+            running: AtomicUsize::new(0),
+            quiet_since: AtomicU64::new(0),
+            head_since: AtomicU64::new(0),
+            is_http2: AtomicBool::new(false),
+        }
     }
-    pub(crate) fn began(&self) {
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.duration_since(self.opened).as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    pub(crate) fn began(&self, version: Version) {
         self.running.fetch_add(1, Relaxed);
+        self.head_since.store(0, Relaxed);
+        if version == Version::HTTP_2 {
+            self.is_http2.store(true, Relaxed);
+        }
     }
+
     pub(crate) fn ended(&self, now: Instant) {
-        let quiet = now.duration_since(self.opened).as_millis();
-        self.quiet_since.store(u64::try_from(quiet).unwrap_or(u64::MAX).max(1), Relaxed);
+        self.quiet_since.store(self.milliseconds(now), Relaxed);
         self.running.fetch_sub(1, Relaxed);
     }
 
-    /// Resolves when the connection has done nothing for longer than it may.
+    /// Notes that the client said something.
+    pub(crate) fn heard(&self) {
+        if self.running.load(Relaxed) == 0
+            && self.head_since.load(Relaxed) == 0
+            && !self.is_http2.load(Relaxed)
+        {
+            self.head_since.store(self.milliseconds(Instant::now()), Relaxed);
+        }
+    }
+
+    /// Whether an HTTP/1.1 connection is at a head that did not come to its end, and at nothing else: there is nobody to
+    /// wait for.
+    fn is_at_a_head(&self) -> bool {
+        let waits = self.head_since.load(Relaxed) > 0 || self.quiet_since.load(Relaxed) == 0;
+        waits && self.running.load(Relaxed) == 0 && !self.is_http2.load(Relaxed)
+    }
+
+    /// Resolves when the connection has done nothing, or been at a request's head, for longer than it may.
     async fn bored(&self, places: &Semaphore) {
         tokio::time::sleep_until(self.opened + HEADER_TIMEOUT).await;
         loop {
-            let quiet_since = match (self.running.load(Relaxed), self.quiet_since.load(Relaxed)) {
-                (0, 0) => return,
-                (0, ms) => Some(self.opened + Duration::from_millis(ms)),
-                _ => None,
+            if self.running.load(Relaxed) > 0 {
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            let at = |milliseconds| self.opened + Duration::from_millis(milliseconds);
+            let quiet = match self.quiet_since.load(Relaxed) {
+                0 => return,
+                since => at(since),
             };
             let limit =
                 if places.available_permits() < CROWDED { IDLE_TIMEOUT_CROWDED } else { IDLE_TIMEOUT };
-            if quiet_since.is_some_and(|since| since.elapsed() >= limit) {
+            let mut end = quiet + limit;
+            if let Some(head) = Some(self.head_since.load(Relaxed)).filter(|since| *since > 0) {
+                end = end.min(at(head) + HEADER_TIMEOUT);
+            }
+            let now = Instant::now();
+            if end <= now {
                 return;
             }
-            tokio::time::sleep(IDLE_TIMEOUT_CROWDED).await;
+            tokio::time::sleep_until(end.min(now + LOOK)).await;
         }
     }
 }
@@ -123,13 +173,19 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that begins to end when `shutdown` says so. `seed` are random bits.
-    pub(crate) fn new(metrics: Arc<Metrics>, seed: u64, shutdown: CancellationToken) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        tracer: Option<Arc<Tracer>>,
+        seed: u64,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut builder = auto::Builder::new(Tracked(tasks.clone()));
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            // It would run between requests as well; `Activity` tells the two apart.
+            .header_read_timeout(None)
             .max_buf_size(MAX_HEAD_BYTES);
         builder
             .http2()
@@ -142,7 +198,7 @@ impl Server {
             .keep_alive_timeout(PING_INTERVAL)
             .max_header_list_size(MAX_HEAD_BYTES as u32);
         Self {
-            proxy: Arc::new(Proxy::new(metrics.clone(), seed, tasks.clone(), stop.clone())),
+            proxy: Arc::new(Proxy::new(metrics.clone(), tracer, seed, tasks.clone(), stop.clone())),
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             metrics,
             builder,
@@ -203,8 +259,8 @@ impl Server {
     }
 
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
-        let stream = ClientStream::new(stream);
         let activity = Arc::new(Activity::new());
+        let stream = ClientStream::new(stream, activity.clone());
         let peer = Arc::new(Peer::new(peer, tls.is_some(), activity.clone()));
         match tls {
             None => self.drive(stream, peer, &activity).await,
@@ -248,6 +304,9 @@ impl Server {
             // A client that goes away or talks nonsense is its own trouble.
             _ = connection.as_mut() => return,
             _ = end.next() => {}
+        }
+        if activity.is_at_a_head() && !self.shutdown.is_cancelled() {
+            return;
         }
         GracefulConnection::graceful_shutdown(connection.as_mut());
         // An HTTP/2 client may have begun requests that it was not told of yet: they end.

@@ -1,7 +1,9 @@
-//! A client's connection that gives up when the client reads nothing.
+//! A client's connection that gives up when the client reads nothing, and tells when it says something.
+use crate::server::Activity;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -14,14 +16,15 @@ const WRITE_STALL: Duration = Duration::from_secs(60);
 /// A TCP connection whose writes end in time.
 pub(crate) struct ClientStream {
     inner: TcpStream,
+    activity: Arc<Activity>,
     /// Made when the client first keeps us waiting.
     timer: Option<Pin<Box<Sleep>>>,
     stalled: bool,
 }
 
 impl ClientStream {
-    pub(crate) fn new(inner: TcpStream) -> Self {
-        Self { inner, timer: None, stalled: false }
+    pub(crate) fn new(inner: TcpStream, activity: Arc<Activity>) -> Self {
+        Self { inner, activity, timer: None, stalled: false }
     }
 
     fn watched<T>(&mut self, polled: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
@@ -46,7 +49,12 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.heard();
+        }
+        polled
     }
 }
 
@@ -85,7 +93,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let silent = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connect");
         let (accepted, _) = listener.accept().await.expect("accept");
-        let mut stream = ClientStream::new(accepted);
+        let mut stream = ClientStream::new(accepted, Arc::new(Activity::new()));
         let error = loop {
             if let Err(error) = stream.write_all(&[0; 1 << 16]).await {
                 break error;

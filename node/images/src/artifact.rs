@@ -10,6 +10,7 @@ pub const WASM_LAYER_MEDIA_TYPE: &str = "application/wasm";
 
 /// What a component wants and gives, by name of interface. Whoever can read components fills it in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ComponentInfo {
     pub exports: Vec<String>,
     pub imports: Vec<String>,

@@ -1,5 +1,6 @@
 //! The content-addressed store: `blobs/sha256/<hex>`.
 use crate::Error;
+use crate::error::blocking;
 use crate::manifest::hex_of;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -106,9 +107,15 @@ impl Blobs {
     where
         S: Stream<Item = Result<Bytes, Error>> + Unpin,
     {
-        let temporary = Temporary { path: self.temporary() };
         let writing = || Error::io(format!("writing {}", expect.what));
-        let mut file = tokio::fs::File::create(&temporary.path).await.map_err(writing())?;
+        // The thread that makes the file removes it, too, if nobody waits for it any more.
+        let (temporary, create) = (Temporary { path: self.temporary() }, writing());
+        let (temporary, file) = blocking(move || {
+            let file = std::fs::File::create(&temporary.path).map_err(create)?;
+            Ok((temporary, file))
+        })
+        .await?;
+        let mut file = tokio::fs::File::from_std(file);
         let (mut hash, mut size) = (Sha256::new(), 0u64);
         while let Some(piece) = stream.next().await {
             let piece = piece?;

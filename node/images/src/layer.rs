@@ -1,13 +1,14 @@
 //! Unpacking tar layers: each into a directory of its own that overlayfs can stack.
 //!
-//! Invariant: nothing is written outside the target directory, whatever an archive says. Names with `..`, and names
-//! that lead through a symbolic link of the layer or of one below, end the unpacking. Whiteouts become overlayfs's:
+//! Invariant: nothing is written outside the target directory, whatever an archive says. Names with `..` end the
+//! unpacking; names that lead through a symbolic link of the layer or of one below lead to where a program in the
+//! container would find it, so that no link leads out of the image's root. Whiteouts become overlayfs's:
 //! a character device 0/0 for a removed file, `trusted.overlay.opaque` on a directory that hides what is below.
 use crate::Error;
 use crate::manifest::Compression;
 use sha2::{Digest, Sha256};
 use std::cell::Cell;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -53,6 +54,9 @@ impl<R: Read> Read for Checked<R> {
 /// Names, attributes and maps of sparse files that stand before an entry, together: the library collects them in memory.
 /// Linux's longest path has 4 KiB and its longest attribute 64 KiB.
 const MAX_HEADER_BYTES: u64 = 1 << 20;
+
+/// Symbolic links that one name may lead through (Linux's own limit, path_resolution(7)).
+const MAX_LINKS: u32 = 40;
 
 fn decompress(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
     let file = io::BufReader::with_capacity(256 * 1024, file);
@@ -149,8 +153,7 @@ impl Layer<'_> {
             return self.attributes(entry, &root);
         };
         let parent = name.parent().unwrap_or(Path::new(""));
-        self.ensure_parents(parent)?;
-        let directory = self.root.join(parent);
+        let directory = self.root.join(self.ensure_parents(parent)?);
         if let Some(hidden) = last.as_bytes().strip_prefix(b".wh.") {
             return self.whiteout(&directory, hidden);
         }
@@ -211,30 +214,51 @@ impl Layer<'_> {
         }
     }
 
-    /// Makes the directories above an entry that the archive left out, as they are in the layers below.
-    fn ensure_parents(&self, parent: &Path) -> io::Result<()> {
-        let mut relative = PathBuf::new();
-        for component in parent.components() {
-            relative.push(component);
-            let path = self.root.join(&relative);
-            match fs::symlink_metadata(&path) {
-                Ok(there) if there.is_dir() => continue,
-                Ok(there) if there.is_symlink() => {
-                    return Err(refuse(format!(
-                        "a name leads through the symbolic link {}",
-                        relative.display()
-                    )));
-                }
-                Ok(_) => return Err(refuse(format!("{} is a file and a directory", relative.display()))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
+    /// Where a directory that a name leads through lies, as a program in the container would find it: links of this layer
+    /// and of those below are followed, but never further up than the root. Directories that the archive left out are made
+    /// as they are in the layers below. Nobody else writes here meanwhile.
+    fn ensure_parents(&self, parent: &Path) -> io::Result<PathBuf> {
+        let parts = |path: &Path| -> Vec<OsString> {
+            // What is to come, the next one last. Names of links may climb.
+            let part = |component| match component {
+                Component::Normal(part) => Some(part.to_os_string()),
+                Component::ParentDir => Some("..".into()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+            };
+            path.components().rev().filter_map(part).collect()
+        };
+        let (mut pending, mut at, mut links) = (parts(parent), PathBuf::new(), 0);
+        while let Some(part) = pending.pop() {
+            if part == ".." {
+                at.pop();
+                continue;
             }
-            let below = self.below(&relative);
-            if below.as_ref().is_some_and(|(_, meta)| meta.is_symlink()) {
-                let link = relative.display();
-                return Err(refuse(format!(
-                    "a name leads through the symbolic link {link} of a layer below"
-                )));
+            let relative = at.join(&part);
+            let path = self.root.join(&relative);
+            let (own, below) = match fs::symlink_metadata(&path) {
+                Ok(there) if there.is_dir() => {
+                    at = relative;
+                    continue;
+                }
+                Ok(there) if there.is_symlink() => (Some(path.clone()), None),
+                Ok(_) => return Err(refuse(format!("{} is a file and a directory", relative.display()))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => (None, self.below(&relative)),
+                Err(e) => return Err(e),
+            };
+            let below_link =
+                || below.as_ref().filter(|(_, meta)| meta.is_symlink()).map(|(path, _)| path.clone());
+            if let Some(link) = own.or_else(below_link) {
+                links += 1;
+                if links > MAX_LINKS {
+                    let name = parent.display();
+                    return Err(refuse(format!("{name} leads through more than {MAX_LINKS} symbolic links")));
+                }
+                let to = fs::read_link(link)?;
+                if to.is_absolute() {
+                    at = PathBuf::new();
+                }
+                pending.extend(parts(&to));
+                continue;
             }
             fs::create_dir(&path)?;
             match below.filter(|(_, meta)| meta.is_dir()) {
@@ -244,13 +268,17 @@ impl Layer<'_> {
                 }
                 None => fs::set_permissions(&path, Permissions::from_mode(0o755))?,
             }
+            at = relative;
         }
-        Ok(())
+        Ok(at)
     }
 
     /// What the layers below have under a name, the highest first. Never through a symbolic link of theirs: it may lead
     /// to files of this machine.
     fn below(&self, relative: &Path) -> Option<(PathBuf, fs::Metadata)> {
+        if hides_below(self.root, relative) {
+            return None;
+        }
         for layer in self.lower.iter().rev() {
             let (mut path, mut found) = (layer.clone(), None);
             for component in relative.components() {
@@ -266,6 +294,9 @@ impl Layer<'_> {
             }
             if let Some(meta) = found {
                 return Some((path, meta));
+            }
+            if hides_below(layer, relative) {
+                return None;
             }
         }
         None
@@ -294,14 +325,15 @@ impl Layer<'_> {
     /// A hard link within the layer; what lies in a layer below is copied up, as writing to it would.
     fn hard_link(&mut self, to: &Path, path: &Path) -> io::Result<()> {
         let parent = to.parent().unwrap_or(Path::new(""));
-        self.ensure_parents(parent)?;
-        let source = self.root.join(to);
+        let Some(last) = to.file_name() else { return Err(refuse("a hard link to the root")) };
+        let to = self.ensure_parents(parent)?.join(last);
+        let source = self.root.join(&to);
         match fs::symlink_metadata(&source) {
             Ok(meta) if meta.is_dir() => {
                 return Err(refuse(format!("a hard link to the directory {}", to.display())));
             }
             Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => match self.below(to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => match self.below(&to) {
                 Some((lower, meta)) if meta.is_file() => {
                     self.take_room(meta.len())?;
                     fs::copy(&lower, &source)?;
@@ -359,6 +391,13 @@ impl Layer<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a directory of the layer above that name says that nothing of the layers below it is seen.
+fn hides_below(layer: &Path, relative: &Path) -> bool {
+    let directories = relative.ancestors().skip(1).map(|ancestor| layer.join(ancestor));
+    let is_opaque = |directory: PathBuf| matches!(xattr::get(directory, "trusted.overlay.opaque"), Ok(Some(value)) if value == b"y");
+    directories.into_iter().any(is_opaque)
 }
 
 fn set_time(path: &Path, seconds: u64) -> io::Result<()> {

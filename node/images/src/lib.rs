@@ -14,22 +14,26 @@
 //! ```
 mod artifact;
 mod blobs;
+mod component;
 mod credential;
 mod error;
 mod import;
 mod index;
 mod layer;
 mod manifest;
+mod pace;
 mod pull;
 mod push;
 mod reference;
 mod registry;
+mod repository;
 mod store;
 mod wasm;
 
 pub mod fake;
 
 pub use artifact::{ComponentInfo, WASM_CONFIG_MEDIA_TYPE, WASM_LAYER_MEDIA_TYPE};
+pub use component::component_of;
 pub use credential::{Credential, CredentialFile};
 pub use error::Error;
 pub use index::{ImageRecord, Kind, LayerRecord, RunConfig};

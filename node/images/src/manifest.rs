@@ -1,6 +1,6 @@
 //! Reading manifests, indexes and configurations, and deciding from them what an image is. Pure.
 use crate::index::RunConfig;
-use crate::{Error, Prefer};
+use crate::{ComponentInfo, Error, Prefer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -223,20 +223,20 @@ pub(crate) fn is_wasm(manifest: &Manifest) -> bool {
     manifest.layers.iter().any(|layer| WASM_LAYERS.contains(&layer.media_type.as_str()))
 }
 
-/// The interfaces that a CNCF wasm configuration says its component imports. Other configurations say none.
-pub(crate) fn imports(config: &[u8]) -> Vec<String> {
+/// What a CNCF wasm configuration says of its component. Other configurations say nothing.
+pub(crate) fn component(config: &[u8]) -> Option<ComponentInfo> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Config {
-        component: Option<Component>,
-    }
-    #[derive(Default, Deserialize)]
-    #[serde(default)]
-    struct Component {
-        imports: Vec<String>,
+        component: Option<ComponentInfo>,
     }
     let config: Config = serde_json::from_slice(config).unwrap_or_default();
-    config.component.map(|component| component.imports).unwrap_or_default()
+    config.component
+}
+
+/// The interfaces that it imports.
+pub(crate) fn imports(config: &[u8]) -> Vec<String> {
+    component(config).map(|component| component.imports).unwrap_or_default()
 }
 
 /// Decides what an image is.

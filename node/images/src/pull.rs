@@ -4,14 +4,11 @@ use crate::blobs::Expect;
 use crate::error::blocking;
 use crate::index::LayerRecord;
 use crate::manifest::{self, Descriptor, Document, Manifest, Shape};
-use crate::registry::explain;
+use crate::pace::{MIN_BYTES, TooSlow, WINDOW, paced};
+use crate::repository::Repository;
 use crate::store::{Images, Pins};
 use crate::{Credential, Error, ImageRecord, Kind, Progress, ProgressFn, Reference, RunConfig, layer, wasm};
 use futures::{StreamExt, TryStreamExt};
-use oci_client::RegistryOperation;
-use oci_client::client::Client;
-use oci_client::errors::DigestError;
-use oci_client::manifest::OciDescriptor;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,11 +48,10 @@ impl Meter {
     }
 }
 
-/// One pull: whom to ask, as whom.
+/// One pull: whom to ask, and for what.
 struct Source<'a> {
-    client: Client,
-    reference: Reference,
-    credential: &'a Credential,
+    repository: Repository<'a>,
+    reference: &'a Reference,
 }
 
 impl Images {
@@ -67,11 +63,14 @@ impl Images {
             return Ok(record);
         }
         let credential = &options.credential;
-        let client = self.inner.registries.client(&reference, credential, RegistryOperation::Pull).await?;
-        let source = Source { client, reference, credential };
-        let pulled = self.pull_from(&source, options).await;
-        if matches!(pulled, Err(Error::Unauthorized { .. })) {
-            self.inner.registries.forget(&source.reference, credential);
+        let endpoint = self.inner.registries.endpoint(&reference).await?;
+        let repository = Repository::new(endpoint, &reference, credential);
+        let pulled = self.pull_from(&Source { repository, reference: &reference }, options).await;
+        if matches!(
+            pulled,
+            Err(Error::Unauthorized { .. } | Error::Unreachable { .. } | Error::Registry { .. })
+        ) {
+            self.inner.registries.forget(&reference);
         }
         pulled
     }
@@ -82,7 +81,7 @@ impl Images {
         let mut references = BTreeSet::from([source.reference.key()]);
         let mut blobs = BTreeSet::new();
 
-        let (mut body, mut digest) = self.manifest(source, &source.reference).await?;
+        let (mut body, mut digest) = self.manifest(source, source.reference).await?;
         let mut document = manifest::parse(&name, &body)?;
         if let Document::Index(index) = &document {
             let chosen = source.reference.with_digest(index.choose(&name, options.prefer)?);
@@ -149,21 +148,14 @@ impl Images {
     }
 
     async fn manifest(&self, source: &Source<'_>, reference: &Reference) -> Result<(Vec<u8>, String), Error> {
-        let (body, _) = source
-            .client
-            .pull_manifest_raw(reference.oci(), &source.credential.oci(), manifest::ACCEPTED)
-            .await
-            .map_err(|e| explain(e, reference, source.credential))?;
-        let (size, limit) = (body.len() as u64, self.inner.config.limits.document_bytes);
-        if size > limit {
-            return Err(Error::TooLarge { what: format!("the manifest of {reference}"), size, limit });
-        }
+        let limit = self.inner.config.limits.document_bytes;
+        let body = source.repository.manifest(reference, manifest::ACCEPTED, limit).await?;
         let actual = digest_of(&body);
         if let Some(expected) = reference.digest().filter(|expected| *expected != actual) {
             let (what, expected) = (format!("the manifest of {reference}"), expected.to_string());
             return Err(Error::DigestMismatch { what, expected, actual });
         }
-        Ok((body.to_vec(), actual))
+        Ok((body, actual))
     }
 
     /// Reads the configuration of a wasm artifact, and refuses what this node cannot run.
@@ -240,19 +232,23 @@ impl Images {
         }
         let _slot = self.inner.downloads.acquire().await.map_err(|_| Error::ShuttingDown)?;
         let what = format!("{} {} of {}", what_is(&descriptor), descriptor.digest, source.reference);
-        let wanted = OciDescriptor {
-            media_type: descriptor.media_type.clone(),
-            digest: descriptor.digest.clone(),
-            size: descriptor.size as i64,
-            ..OciDescriptor::default()
-        };
-        let stream = source
-            .client
-            .pull_blob_stream(source.reference.oci(), &wanted)
-            .await
-            .map_err(|e| explain(e, &source.reference, source.credential))?;
         let registry = source.reference.registry();
-        let stream = stream.map(|piece| piece.map_err(|e| broken(e, registry, &what)));
+        let too_slow = || Error::Unreachable {
+            registry: registry.to_string(),
+            reason: format!(
+                "it sent less than {} KiB of {what} in {} seconds",
+                MIN_BYTES / 1024,
+                WINDOW.as_secs()
+            ),
+        };
+        let broken = |e: reqwest::Error| Error::Unreachable {
+            registry: registry.to_string(),
+            reason: format!("the connection broke while it sent {what} ({e})"),
+        };
+        let stream = paced(source.repository.blob(&descriptor.digest).await?).map(|piece| match piece {
+            Ok(piece) => piece.map_err(broken),
+            Err(TooSlow) => Err(too_slow()),
+        });
         // The manifest said how large it is: more would be another blob.
         let expect = Expect { what: &what, digest: Some(&descriptor.digest), limit: descriptor.size };
         blobs.ingest(stream, expect, |bytes| meter.add(bytes, "pulling")).await.map_err(|e| match e {
@@ -303,21 +299,6 @@ impl Images {
 
 fn what_is(descriptor: &Descriptor) -> &'static str {
     if descriptor.media_type.contains("config") { "configuration" } else { "layer" }
-}
-
-/// A download that broke off.
-fn broken(error: std::io::Error, registry: &str, what: &str) -> Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<DigestError>()) {
-        Some(DigestError::VerificationError { expected, actual }) => Error::DigestMismatch {
-            what: what.to_string(),
-            expected: expected.clone(),
-            actual: actual.clone(),
-        },
-        _ => Error::Unreachable {
-            registry: registry.to_string(),
-            reason: format!("the connection broke while it sent {what} ({error})"),
-        },
-    }
 }
 
 /// Layers with their chain ids: the first is its diff id, each next the digest of the chain so far and its own.

@@ -5,7 +5,6 @@ use crate::registry::{Registries, explain};
 use crate::{Credential, Error, Form, Progress, ProgressFn, Reference, RegistryConfig};
 use bytes::Bytes;
 use futures::StreamExt;
-use oci_client::RegistryOperation;
 use oci_client::client::Client;
 use oci_client::errors::OciDistributionError;
 use std::collections::BTreeMap;
@@ -56,7 +55,7 @@ pub async fn push_wasm(
             .map_err(|e| Error::io("describing the file")(e.into()))?;
 
     let registries = Registries::new(registries.clone());
-    let client = registries.client(&reference, &options.credential, RegistryOperation::Push).await?;
+    let client = registries.client(&reference, &options.credential).await?;
     let push = Push { client, reference: &reference, options };
     push.blob(Document { bytes: wasm.to_vec(), digest: layer }, true).await?;
     push.blob(config, false).await?;

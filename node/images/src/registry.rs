@@ -1,4 +1,6 @@
-//! Talking to registries: one client for each registry and credential, and errors in our own words.
+//! Talking to registries: one client for each registry, or registry and credential, and errors in our own words.
+//!
+//! What reads is ours ([`crate::repository`]): oci-client takes answers into memory whole. It pushes.
 use crate::{Credential, Error, Reference};
 use oci_client::RegistryOperation;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
@@ -24,6 +26,7 @@ pub struct RootCertificate(pub Vec<u8>);
 /// No byte for this long means that a registry is gone (the kubelet's image-pull-progress-deadline is one minute).
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+const USER_AGENT: &str = concat!("dhow/", env!("CARGO_PKG_VERSION"));
 /// Asking a registry of this machine whether it speaks plain HTTP.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clients kept, with their tokens: more registries and credentials than a node commonly uses.
@@ -34,6 +37,16 @@ const CLIENTS: usize = 16;
 pub(crate) struct Registries {
     config: Arc<RegistryConfig>,
     clients: Arc<Mutex<Vec<(Key, Client)>>>,
+    /// By registry.
+    endpoints: Arc<Mutex<Vec<(String, Endpoint)>>>,
+}
+
+/// How a registry is reached for reading.
+#[derive(Clone)]
+pub(crate) struct Endpoint {
+    pub(crate) http: reqwest::Client,
+    /// `https` or `http`.
+    pub(crate) scheme: &'static str,
 }
 
 /// A client remembers credentials by registry only: another credential must be another client.
@@ -41,15 +54,14 @@ type Key = (String, Credential);
 
 impl Registries {
     pub(crate) fn new(config: RegistryConfig) -> Self {
-        Self { config: Arc::new(config), clients: Arc::default() }
+        Self { config: Arc::new(config), clients: Arc::default(), endpoints: Arc::default() }
     }
 
-    /// A client that has proved its credential as far as the registry asks for that.
+    /// A client that may push, having proved its credential as far as the registry asks for that.
     pub(crate) async fn client(
         &self,
         reference: &Reference,
         credential: &Credential,
-        operation: RegistryOperation,
     ) -> Result<Client, Error> {
         let key = (reference.registry().to_string(), credential.clone());
         let known = self.clients.lock().iter().find(|(k, _)| *k == key).map(|(_, client)| client.clone());
@@ -65,28 +77,64 @@ impl Registries {
                 client
             }
         };
-        match client.auth(reference.oci(), &credential.oci(), operation).await {
+        match client.auth(reference.oci(), &credential.oci(), RegistryOperation::Push).await {
             Ok(_) => Ok(client),
             Err(error) => {
                 // Whatever the client believes about this registry (TLS or not, tokens) may be what is wrong.
-                self.forget(reference, credential);
+                self.clients
+                    .lock()
+                    .retain(|((registry, held), _)| registry != reference.registry() || held != credential);
                 Err(explain(error, reference, credential))
             }
         }
     }
 
-    /// Drops what is remembered about a registry with a credential.
-    pub(crate) fn forget(&self, reference: &Reference, credential: &Credential) {
-        self.clients
-            .lock()
-            .retain(|((registry, held), _)| registry != reference.registry() || held != credential);
+    /// How to read from a registry.
+    pub(crate) async fn endpoint(&self, reference: &Reference) -> Result<Endpoint, Error> {
+        let registry = reference.registry();
+        let known = self.endpoints.lock().iter().find(|(name, _)| name == registry).map(|(_, e)| e.clone());
+        if let Some(endpoint) = known {
+            return Ok(endpoint);
+        }
+        let scheme = if self.is_plain(reference).await { "http" } else { "https" };
+        let tls = |e: reqwest::Error| Error::Tls { registry: registry.to_string(), reason: root_cause(&e) };
+        let mut roots = Vec::with_capacity(self.config.extra_roots.len());
+        for root in &self.config.extra_roots {
+            roots.push(reqwest::Certificate::from_pem(&root.0).map_err(tls)?);
+        }
+        let mut http = reqwest::Client::builder()
+            .tls_certs_merge(roots)
+            .read_timeout(READ_TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .user_agent(USER_AGENT);
+        if reference.is_loopback() {
+            // A proxy of the environment is not asked for addresses of this machine.
+            http = http.no_proxy();
+        }
+        let endpoint = Endpoint { http: http.build().map_err(tls)?, scheme };
+        let mut endpoints = self.endpoints.lock();
+        if endpoints.len() >= CLIENTS {
+            endpoints.remove(0);
+        }
+        endpoints.push((registry.to_string(), endpoint.clone()));
+        Ok(endpoint)
+    }
+
+    /// Drops what is remembered about how to reach a registry: TLS or not may be what is wrong.
+    pub(crate) fn forget(&self, reference: &Reference) {
+        self.endpoints.lock().retain(|(registry, _)| registry != reference.registry());
+    }
+
+    async fn is_plain(&self, reference: &Reference) -> bool {
+        let registry = reference.registry();
+        self.config.plain_http.iter().any(|host| host == registry)
+            || (reference.is_loopback() && speaks_plain_http(registry).await)
     }
 
     async fn build(&self, reference: &Reference) -> Result<Client, Error> {
         let registry = reference.registry();
         let loopback = reference.is_loopback();
-        let plain = self.config.plain_http.iter().any(|host| host == registry)
-            || (loopback && speaks_plain_http(registry).await);
+        let plain = self.is_plain(reference).await;
         let roots = self.config.extra_roots.iter();
         let config = ClientConfig {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
@@ -96,7 +144,7 @@ impl Registries {
             use_monolithic_push: true,
             read_timeout: Some(READ_TIMEOUT),
             connect_timeout: Some(CONNECT_TIMEOUT),
-            user_agent: concat!("dhow/", env!("CARGO_PKG_VERSION")),
+            user_agent: USER_AGENT,
             // A proxy of the environment is not asked for addresses of this machine.
             http_proxy: loopback.then(|| "http://127.0.0.1:9".to_string()),
             https_proxy: loopback.then(|| "http://127.0.0.1:9".to_string()),

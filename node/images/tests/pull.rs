@@ -240,6 +240,18 @@ async fn a_component_that_imports_what_is_not_offered_is_refused_before_it_is_fe
     assert_eq!(bench.blob_count(), 0, "nothing stays of what was refused");
     add("fits", &["wasi:io/poll@0.2.9"]);
     pull("fits").await.unwrap();
+    // Whoever asks what it imports fetches no more than that.
+    let component = async |name: &str| {
+        let reference = bench.registry.reference(&format!("{name}:v1"));
+        images::component_of(&RegistryConfig::default(), &reference, &Credential::Anonymous).await
+    };
+    let before = bench.gets(&layers[0]);
+    let imports = component("wants").await.unwrap().expect("a component").imports;
+    assert_eq!(imports, ["wasi:io/poll@0.2.3", "foo:bar/baz@1.0.0"]);
+    assert_eq!(bench.gets(&layers[0]), before);
+    bench.add_wasm("silent", MODULE);
+    assert_eq!(component("silent").await.unwrap(), None);
+    assert!(matches!(component("nothing").await, Err(Error::NotFound { .. })));
 }
 
 #[tokio::test]
@@ -432,4 +444,136 @@ async fn what_is_pushed_can_be_pulled() {
     assert_eq!(uploads, 2, "blobs that are there are not sent again");
     let error = push_wasm(&config, &reference, Bytes::from_static(b"no"), &options).await.unwrap_err();
     assert!(matches!(error, Error::NotWasm { .. }), "{error}");
+}
+
+/// A registry that never ends what it sends. Counts the bytes it got rid of.
+struct Endless {
+    address: std::net::SocketAddr,
+    sent: Arc<std::sync::atomic::AtomicU64>,
+    _serving: tokio::task::JoinSet<()>,
+}
+
+impl Endless {
+    /// More than all buffers between two sockets of this machine, and what a node must never hold of a manifest.
+    const ALL: u64 = 256 << 20;
+
+    async fn start() -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let sent = Arc::<std::sync::atomic::AtomicU64>::default();
+        let mut serving = tokio::task::JoinSet::new();
+        let counter = sent.clone();
+        serving.spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                connections.spawn(Self::answer(socket, address, counter.clone()));
+            }
+        });
+        Self { address, sent, _serving: serving }
+    }
+
+    async fn answer(
+        mut socket: tokio::net::TcpStream,
+        own: std::net::SocketAddr,
+        sent: Arc<std::sync::atomic::AtomicU64>,
+    ) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let Ok(byte) = socket.read_u8().await else { return };
+            head.push(byte);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let path = head.split(' ').nth(1).unwrap();
+        let (line, endless) = match path {
+            "/v2/" => ("200 OK", false),
+            _ if path.starts_with("/v2/asks/") => ("401 Unauthorized", false),
+            _ if path.starts_with("/v2/fails/") => ("500 Internal Server Error", true),
+            _ => ("200 OK", true),
+        };
+        let answer = format!(
+            "HTTP/1.1 {line}\r\nwww-authenticate: Bearer realm=\"http://{own}/token\"\r\nconnection: close\r\n\r\n"
+        );
+        let _ = socket.write_all(answer.as_bytes()).await;
+        let piece = vec![b' '; 64 << 10];
+        while endless && sent.load(std::sync::atomic::Ordering::Relaxed) < Self::ALL {
+            // Whoever is asked less than this much closes the connection.
+            if socket.write_all(&piece).await.is_err() {
+                return;
+            }
+            sent.fetch_add(piece.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_that_never_end_are_left_after_as_much_as_a_document_may_have() {
+    for (repository, told) in [
+        ("manifest", "more than the limit of 65536"),
+        ("asks", "sent more than a token"),
+        ("fails", "it answered 500"),
+    ] {
+        let bench = Bench::with_limits(Limits { document_bytes: 64 << 10, ..Limits::default() }).await;
+        let endless = Endless::start().await;
+        let reference = format!("{}/{repository}:v1", endless.address);
+        let error = bench.images.pull(&reference, &PullOptions::default()).await.unwrap_err().to_string();
+        assert!(error.contains(told), "{repository}: {error}");
+        let sent = endless.sent.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(sent < 32 << 20, "{repository}: {sent} bytes were taken");
+    }
+}
+
+#[tokio::test]
+async fn a_token_service_is_asked_with_the_credential_and_its_token_opens_the_registry() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let bench = Bench::new().await;
+    bench.add_wasm("hello", MODULE);
+    // Before the registry stands one that wants a token, which it gives to whoever knows the password.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let behind = bench.registry.reference("").trim_end_matches('/').to_string();
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let path = head.split(' ').nth(1).unwrap();
+            let says = |what: &str| head.to_ascii_lowercase().contains(&what.to_ascii_lowercase());
+            let answer = match path {
+                "/v2/" => "HTTP/1.1 200 OK\r\n\r\n".to_string(),
+                _ if path.starts_with("/token") => {
+                    assert!(path.contains("scope=repository%3Ahello%3Apull"), "{path}");
+                    assert!(path.contains("service=the+registry"), "{path}");
+                    match says("authorization: Basic dXNlcjpzZWNyZXQ=") {
+                        true => "HTTP/1.1 200 OK\r\n\r\n{\"token\":\"open sesame\"}".to_string(),
+                        false => "HTTP/1.1 401 Unauthorized\r\n\r\n".to_string(),
+                    }
+                }
+                _ if says("authorization: Bearer open sesame") => {
+                    format!("HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{behind}{path}\r\n\r\n")
+                }
+                _ => format!(
+                    "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{address}/token\",\
+                     service=\"the registry\",scope=\"repository:hello:pull\"\r\n\r\n"
+                ),
+            };
+            socket
+                .write_all(answer.replacen("\r\n\r\n", "\r\nconnection: close\r\n\r\n", 1).as_bytes())
+                .await
+                .unwrap();
+        }
+    });
+    let pull = |password: &str| {
+        let credential = Credential::Basic { username: "user".into(), password: password.into() };
+        let options = PullOptions { credential, ..PullOptions::default() };
+        let (images, reference) = (bench.images.clone(), format!("{address}/hello:v1"));
+        async move { images.pull(&reference, &options).await }
+    };
+    let error = pull("wrong").await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { anonymous: false, .. }), "{error}");
+    let record = pull("secret").await.unwrap();
+    assert!(matches!(record.kind, Kind::Wasm { .. }));
 }

@@ -30,6 +30,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// Questions to the runtime at once, by workers whose pods may have changed: an answer takes less than a millisecond, so
+/// that ten thousand are through in seconds, and each takes some ten kilobytes while it is under way.
+pub(crate) const PARALLEL_OBSERVATIONS: usize = 64;
+
 /// Everything is listed again this often while events come (upstream's evented PLEG: 300 s; lists are cheap here).
 const RELIST: Duration = Duration::from_secs(60);
 /// And this often while they do not (upstream's generic PLEG).
@@ -62,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) memory_bytes: i64,
     pub(crate) allocatable: BTreeMap<String, String>,
     pub(crate) starts: Semaphore,
+    /// Workers that ask the runtime what there is: each answer takes some ten kilobytes on its way.
+    pub(crate) observations: Semaphore,
 }
 
 impl Shared {

@@ -209,6 +209,8 @@ pub struct Parts<'a> {
     pub command: Vec<String>,
     pub args: Vec<String>,
     pub mounts: Vec<cri::Mount>,
+    /// The container paths of those mounts that are a subPath.
+    pub sub_paths: Vec<String>,
     /// The image's id on this node.
     pub image_id: String,
     /// The node's memory, for the OOM score.
@@ -241,6 +243,10 @@ pub fn container_config(p: Parts<'_>) -> cri::ContainerConfig {
     let ports = declared_ports(c);
     if !ports.is_empty() {
         annotations.insert(cri::PORTS_ANNOTATION.to_owned(), ports);
+    }
+    if !p.sub_paths.is_empty() {
+        let paths = serde_json::json!(p.sub_paths).to_string();
+        annotations.insert(cri::SUB_PATHS_ANNOTATION.to_owned(), paths);
     }
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: c.name.clone(), attempt: p.start.attempt }),

@@ -25,6 +25,7 @@ pub mod credentials;
 pub mod env;
 mod mailbox;
 pub mod metrics;
+mod namespaces;
 mod networks;
 pub mod node;
 mod objects;
@@ -36,7 +37,7 @@ pub mod status;
 pub mod volumes;
 mod worker;
 
-use agent::{Agent, PARALLEL_STARTS, Registry, Shared};
+use agent::{Agent, PARALLEL_OBSERVATIONS, PARALLEL_STARTS, Registry, Shared};
 use client::k8s_openapi::api::core::v1 as core;
 use client::{Client, Informers, Recorder, Selection};
 use container_config::Dns;
@@ -190,6 +191,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
         node::lease::run(config.client.clone(), config.node_name.clone(), ambient.clone()),
     );
     spawn(&tasks, &shutdown, networks.clone().run(informers.clone(), pods.clone()));
+    spawn(&tasks, &shutdown, namespaces::run(config.client.clone(), config.runtime.clone()));
     if let Some(https) = config.https {
         let router = server::router(server::State {
             registry: registry.clone(),
@@ -200,6 +202,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             logs_dir: config.pod_logs_dir.clone(),
             node_name: config.node_name.clone(),
             metrics: metrics.clone(),
+            tunnels: server::Tunnels::new(tasks.clone(), shutdown.clone()),
         });
         tasks.spawn(server::serve(https.listener, https.tls, router, shutdown.clone()));
     }
@@ -240,6 +243,7 @@ pub async fn run(config: Config, ambient: Ambient, shutdown: CancellationToken) 
             memory_bytes: i64::try_from(machine.memory_bytes).unwrap_or(i64::MAX),
             allocatable: allocatable(&settings, &machine),
             starts: Semaphore::new(PARALLEL_STARTS),
+            observations: Semaphore::new(PARALLEL_OBSERVATIONS),
         });
         Some(Agent::new(shared, pods, registry, config.max_pods, shutdown.clone()))
     };

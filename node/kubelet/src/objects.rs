@@ -23,8 +23,8 @@ pub struct ObjectReader {
     client: Client,
     config_maps: Remembered<core::ConfigMap>,
     secrets: Remembered<core::Secret>,
-    /// A RuntimeClass's handler never changes.
-    handlers: Mutex<HashMap<String, String>>,
+    /// By class. A handler never changes, but another class of the name may be made.
+    handlers: Mutex<HashMap<String, (Instant, String)>>,
 }
 
 impl ObjectReader {
@@ -56,13 +56,19 @@ impl ObjectReader {
 
     /// The handler of a RuntimeClass; `None` when there is no such class.
     pub async fn handler(&self, class: &str) -> Result<Option<String>, client::kube::Error> {
-        if let Some(handler) = self.handlers.lock().get(class) {
+        if let Some((at, handler)) = self.handlers.lock().get(class)
+            && at.elapsed() < REFRESH_AGE
+        {
             return Ok(Some(handler.clone()));
         }
         let api: Api<RuntimeClass> = Api::all(self.client.clone());
-        let Some(found) = api.get_opt(class).await? else { return Ok(None) };
-        self.handlers.lock().insert(class.to_owned(), found.handler.clone());
-        Ok(Some(found.handler))
+        let found = api.get_opt(class).await?;
+        let mut handlers = self.handlers.lock();
+        handlers.retain(|_, (at, _)| at.elapsed() < REFRESH_AGE);
+        if let Some(found) = &found {
+            handlers.insert(class.to_owned(), (Instant::now(), found.handler.clone()));
+        }
+        Ok(found.map(|found| found.handler))
     }
 }
 

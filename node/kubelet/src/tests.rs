@@ -590,6 +590,106 @@ async fn a_containers_last_words_and_the_end_of_its_log_become_its_message() {
     node.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_has_more_in_an_empty_dir_than_it_may_is_evicted_at_once() {
+    let node = Node::start();
+    let path = Arc::new(parking_lot::Mutex::new(String::new()));
+    let told = path.clone();
+    node.runtime.script_with(move |_, config| {
+        *told.lock() = config.mounts[0].host_path.clone();
+        None
+    });
+    node.put_pod(
+        "p",
+        json!({
+            "terminationGracePeriodSeconds": 3600,
+            "containers": [{ "name": "c", "image": "app", "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }],
+            "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "64Ki" } }],
+        }),
+    );
+    node.until("it runs", |n| n.status("p")["phase"] == "Running").await;
+    let volume = std::path::PathBuf::from(path.lock().clone());
+    std::fs::write(volume.join("within"), vec![1; 60 << 10]).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(node.status("p")["phase"], "Running");
+    std::fs::write(volume.join("beyond"), vec![1; 60 << 10]).unwrap();
+    let began = tokio::time::Instant::now();
+    node.until("it failed", |n| n.status("p")["phase"] == "Failed").await;
+    node.until("its container ended", |n| n.runtime.running().is_empty()).await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}: its grace was waited for", began.elapsed());
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"64Ki\". ";
+    let status = node.status("p");
+    assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!(message)));
+    let conditions = status["conditions"].as_array().unwrap();
+    assert!(
+        conditions.iter().any(|c| c["type"] == "DisruptionTarget" && c["reason"] == "TerminationByKubelet")
+    );
+    node.until("it is told", |n| n.events("Evicted") == [message]).await;
+    node.until("its room is given back", |_| !volume.exists()).await;
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probes_command_that_the_runtime_never_answers_has_failed() {
+    let node = Node::start();
+    let never = Duration::from_secs(3600 * 24 * 365);
+    node.runtime.script_with(move |_, _| Some(Script { exec_takes: never, ..Script::forever() }));
+    let probe = json!({ "exec": { "command": ["true"] }, "timeoutSeconds": 1, "failureThreshold": 2 });
+    node.put_pod("p", json!({ "containers": [{ "name": "c", "image": "app", "livenessProbe": probe }] }));
+    node.until("it was started again", |n| n.status("p")["containerStatuses"][0]["restartCount"] == 1).await;
+    let text = "Liveness probe failed: command timed out: the container runtime did not answer";
+    node.until("it is told", |n| n.events("Unhealthy") == [text]).await;
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_class_made_anew_is_read_anew() {
+    let node = Node::start();
+    let make = |handler: &str| {
+        let class = json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {},
+            "handler": handler });
+        node.api.put("/apis/node.k8s.io/v1/runtimeclasses", "class", class);
+    };
+    make("mistyped");
+    node.put_pod(
+        "p",
+        json!({ "runtimeClassName": "class", "containers": [{ "name": "c", "image": "app" }] }),
+    );
+    node.until("it cannot start", |n| !n.events("FailedCreatePodSandBox").is_empty()).await;
+    make("wasmtime");
+    node.until("it runs", |n| n.status("p")["phase"] == "Running").await;
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_runtime_is_told_which_mounts_are_a_sub_path_for_it_may_follow_no_link_there() {
+    let node = Node::start();
+    let seen = Arc::new(parking_lot::Mutex::new(None));
+    let told = seen.clone();
+    node.runtime.script_with(move |_, config| {
+        let paths = config.annotations.get(cri::SUB_PATHS_ANNOTATION).cloned();
+        *told.lock() = Some((paths, config.mounts.clone()));
+        None
+    });
+    node.put_pod(
+        "p",
+        json!({
+            "containers": [{ "name": "c", "image": "app", "volumeMounts": [
+                { "name": "v", "mountPath": "/whole" },
+                { "name": "v", "mountPath": "/part", "subPath": "a/b" },
+                { "name": "v", "mountPath": "/file,:x", "subPathExpr": "a/c" },
+            ] }],
+            "volumes": [{ "name": "v", "emptyDir": {} }],
+        }),
+    );
+    node.until("it runs", |n| n.runtime.running().len() == 1).await;
+    let (paths, mounts) = seen.lock().clone().unwrap();
+    assert_eq!(paths.as_deref(), Some(r#"["/part","/file,:x"]"#));
+    let part = mounts.iter().find(|m| m.container_path == "/part").unwrap();
+    assert!(part.host_path.ends_with("/v/a/b"), "{}", part.host_path);
+    node.stop().await;
+}
+
 /// One request over HTTPS; the status and the body.
 async fn request(
     address: std::net::SocketAddr,
@@ -715,5 +815,28 @@ async fn sandboxes_hear_their_rules_before_anything_runs_in_them_and_soon_after_
     api.remove(POLICIES, "own");
     let node = Node::start_with(api, world, dir, |_| {});
     node.until("all is open again", |n| told(n, "web")["ingress"] == "Open").await;
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespace_left_here_goes_when_the_server_says_twice_that_it_is_gone() {
+    let node = Node::start();
+    node.api.put("/api/v1/namespaces", "stays", json!({ "kind": "Namespace", "apiVersion": "v1" }));
+    for name in ["gone", "stays"] {
+        node.runtime.keep_namespace(name);
+    }
+    let asked =
+        |n: &Node| n.runtime.calls().iter().filter(|call| call.starts_with("ForgetNamespaces")).count();
+    node.until("it was looked once", |n| asked(n) == 1).await;
+    assert_eq!(node.runtime.kept_namespaces(), ["gone", "stays"]);
+    node.until("it is removed", |n| n.runtime.kept_namespaces() == ["stays"]).await;
+    let rounds = asked(&node);
+    assert!(rounds >= 3, "one look, another, and the removal: {rounds}");
+    node.api.remove("/api/v1/namespaces", "stays");
+    node.until("it was looked once more", |n| asked(n) == rounds + 1).await;
+    // Made again before the second look.
+    node.api.put("/api/v1/namespaces", "stays", json!({ "kind": "Namespace", "apiVersion": "v1" }));
+    node.until("and again", |n| asked(n) == rounds + 3).await;
+    assert_eq!(node.runtime.kept_namespaces(), ["stays"]);
     node.stop().await;
 }

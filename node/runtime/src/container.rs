@@ -1,5 +1,5 @@
 //! A container in memory: its record, the shim's handle on it, its log and its input.
-use crate::log::Log;
+use crate::output::ContainerOutput;
 use crate::record::{ContainerRecord, ExitRecord};
 use cri::ContainerState;
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ pub(crate) struct Entry {
     record: Mutex<ContainerRecord>,
     /// `None` for one that ended before this process began.
     pub(crate) handle: Mutex<Option<Arc<dyn Container>>>,
-    pub(crate) log: Arc<Log>,
+    pub(crate) log: Arc<ContainerOutput>,
     /// Where its input is written; taken away when there will be no more.
     pub(crate) input: tokio::sync::Mutex<Option<DuplexStream>>,
     pub(crate) stdin_once: bool,
@@ -29,7 +29,7 @@ impl Entry {
     pub(crate) fn new(
         record: ContainerRecord,
         handle: Option<Arc<dyn Container>>,
-        log: Arc<Log>,
+        log: Arc<ContainerOutput>,
         input: Option<DuplexStream>,
         stdin_once: bool,
     ) -> Self {

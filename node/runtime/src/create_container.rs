@@ -3,6 +3,8 @@ use crate::container::Entry;
 use crate::error::{from_disk, from_images, from_shim, no_sandbox};
 use crate::log::Log;
 use crate::open::{Inner, Runtime};
+use crate::output::ContainerOutput;
+use crate::pin::pin;
 use crate::plan;
 use crate::record::{ContainerRecord, MountRecord, SandboxRecord, Survive};
 use cri::{ContainerConfig, ContainerEventType, CreateContainerRequest, CreateContainerResponse, Error};
@@ -58,10 +60,7 @@ impl Runtime {
         let config = request.config.unwrap_or_default();
         let sandbox = self.ready_sandbox(&request.pod_sandbox_id)?;
         let image_name = config.image.as_ref().map(|image| image.image.clone()).unwrap_or_default();
-        let image = inner
-            .images
-            .get(&image_name)
-            .ok_or_else(|| Error::NotFound(format!("image {image_name:?} is not on this node")))?;
+        let (image, _held) = self.hold_image(&image_name)?;
         let kind = Inner::shim_kind(&image.kind);
         let chosen = plan::choose_shim(&sandbox.handler, kind, &image_name, &self.candidates())?;
         let shim = inner.config.shims[chosen].clone();
@@ -69,9 +68,10 @@ impl Runtime {
 
         let id = self.new_id();
         let record = self.container_record(&id, &sandbox, &config, &image, shim.as_ref())?;
-        let log = Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log)
-            .map_err(from_disk("opening the container's log"))?;
-        let log = Arc::new(log);
+        let log =
+            Log::open(&record.log_path, inner.config.clock.clone(), inner.config.log, inner.logs.clone())
+                .map_err(from_disk("opening the container's log"))?;
+        let log = Arc::new(ContainerOutput::new(log));
         let (input, ours) = match config.stdin {
             true => {
                 let (ours, theirs) = tokio::io::duplex(INPUT_BYTES);
@@ -79,7 +79,11 @@ impl Runtime {
             }
             false => (None, None),
         };
-        let spec = self.spec(&record, &sandbox, &config, &image, content, input, log.clone())?;
+        let mut spec = self.spec(&record, &sandbox, &config, &image, content, input, log.clone())?;
+        let sub_paths = plan::compute_sub_paths(&config)?;
+        for mount in spec.mounts.iter_mut().filter(|mount| sub_paths.contains(&mount.container_path)) {
+            mount.pinned = Some(pin(&mount.host_path)?);
+        }
         let saved = inner
             .containers
             .save(&id, &record, Survive::Process)
@@ -117,6 +121,18 @@ impl Runtime {
             return Err(Error::FailedPrecondition(format!("sandbox {} was stopped meanwhile", sandbox.id)));
         }
         Ok(id)
+    }
+
+    /// An image that stays here until the container that is made of it is known.
+    fn hold_image(&self, name: &str) -> Result<(Arc<ImageRecord>, HeldImage), Error> {
+        let missing = || Error::NotFound(format!("image {name:?} is not on this node"));
+        let mut state = self.inner.state.lock();
+        let image = self.inner.images.get(name).ok_or_else(missing)?;
+        if !state.hold_image(&image.id) {
+            return Err(missing());
+        }
+        let held = HeldImage { inner: self.inner.clone(), id: image.id.clone() };
+        Ok((image, held))
     }
 
     fn ready_sandbox(&self, id: &str) -> Result<SandboxRecord, Error> {
@@ -178,7 +194,7 @@ impl Runtime {
         image: &ImageRecord,
         content: Content,
         input: Option<DuplexStream>,
-        log: Arc<Log>,
+        log: Arc<ContainerOutput>,
     ) -> Result<ContainerSpec, Error> {
         let kind = Inner::shim_kind(&image.kind);
         let linux = config.linux.clone().unwrap_or_default();
@@ -209,6 +225,7 @@ impl Runtime {
             mounts,
             read_only_root: context.readonly_rootfs,
             privileged: context.privileged,
+            seccomp: plan::compute_seccomp(&context)?,
             resources: plan::compute_resources(linux.resources.as_ref()),
             pod_ip: attachment.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |attachment| attachment.ip),
             hostname: sandbox.hostname.clone(),
@@ -232,7 +249,19 @@ impl Runtime {
         }
         let own = self.inner.sandboxes.directory(&sandbox.id).join("resolv.conf");
         let host_path = [own, PathBuf::from(PATH)].into_iter().find(|path| path.exists())?;
-        Some(shim::Mount { host_path, container_path: PATH.to_string(), read_only: true })
+        Some(shim::Mount { host_path, container_path: PATH.to_string(), read_only: true, pinned: None })
+    }
+}
+
+/// An image a container is being made of.
+struct HeldImage {
+    inner: Arc<Inner>,
+    id: String,
+}
+
+impl Drop for HeldImage {
+    fn drop(&mut self) {
+        self.inner.state.lock().release_image(&self.id);
     }
 }
 

@@ -31,7 +31,7 @@ impl Output for Captured {
 }
 
 impl Runtime {
-    pub(crate) async fn exec(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
+    pub(crate) async fn run_command(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         let id = &request.container_id;
         let entry = self.entry(id).ok_or_else(|| no_container(id))?;
         let handle = match (entry.state(), entry.handle()) {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use cri::*;
 use futures::StreamExt;
 use shim::{ImageContent, ImageKind};
+use std::sync::Arc;
 
 /// Who compiles in advance: people, not a namespace. No namespace has such a name.
 const PRECOMPILE_TENANT: &str = "*pull";
@@ -57,6 +58,18 @@ fn credential(auth: Option<AuthConfig>) -> Result<Credential, Error> {
         false => Err(Error::InvalidArgument(
             "identity tokens are not supported: use a password or an access token".into(),
         )),
+    }
+}
+
+/// An image that is being removed, until this is dropped.
+struct DoomedImage {
+    inner: Arc<Inner>,
+    id: String,
+}
+
+impl Drop for DoomedImage {
+    fn drop(&mut self) {
+        self.inner.state.lock().undoom_image(&self.id);
     }
 }
 
@@ -122,23 +135,17 @@ impl ImageService for Runtime {
     async fn remove_image(&self, request: RemoveImageRequest) -> Result<RemoveImageResponse, Error> {
         let (name, _) = name(request.image)?;
         let Some(record) = self.inner.images.get(&name) else { return Ok(RemoveImageResponse {}) };
-        // An ended container's image may go: it is never started again.
-        let holder = self
-            .inner
+        self.inner
             .state
             .lock()
-            .containers()
-            .map(|entry| entry.record())
-            .find(|container| container.image_id == record.id && container.exit.is_none());
-        if let Some(container) = holder {
-            let id = container.id;
-            return Err(Error::FailedPrecondition(format!(
-                "image {name} is in use by container {} ({id})",
-                container.name
-            )));
-        }
-        self.inner.images.remove(&record.id).await.map_err(from_images)?;
-        Ok(RemoveImageResponse {})
+            .doom_image(&record.id)
+            .map_err(|who| Error::FailedPrecondition(format!("image {name} is in use by {who}")))?;
+        let doomed = DoomedImage { inner: self.inner.clone(), id: record.id.clone() };
+        self.detached(async move {
+            doomed.inner.images.remove(&doomed.id).await.map_err(from_images)?;
+            Ok(RemoveImageResponse {})
+        })
+        .await
     }
 
     async fn image_fs_info(&self, _: ImageFsInfoRequest) -> Result<ImageFsInfoResponse, Error> {

@@ -14,18 +14,23 @@
 //!               records/ (JSON)           Shim::create ──► Container ──wait──► exit recorded ──► event
 //!                                             └─ output ──► log in CRI's format, rotated
 //! ```
+mod attach;
 mod config;
 mod container;
 mod create_container;
 mod error;
 mod events;
+mod exec;
 mod exec_sync;
 mod images;
 mod input;
 mod log;
 mod metrics;
+mod namespaces;
 mod networks;
 mod open;
+mod output;
+mod pin;
 mod plan;
 mod record;
 mod remove_container;
@@ -38,6 +43,7 @@ mod stats;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod streams;
 
 pub use config::{Clock, Config, LogLimits, Random};
 pub use error::OpenError;

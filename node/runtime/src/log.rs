@@ -1,28 +1,58 @@
 //! A container's log in CRI's format: `<time> <stream> <F|P> <text>`, one line each.
 //!
 //! Invariant: what a stream writes appears in its order, and no entry is torn by a rotation. A line beyond 16 KiB is
-//! cut into parts (`P`, the last one `F`). A line without its end is written when the container ends.
+//! cut into parts (`P`, the last one `F`). A line without its end is written when the container ends. Of all logs no
+//! more than [`MAX_OPEN`] files are open: a container that writes nothing costs no descriptor.
 use crate::config::{Clock, LogLimits};
 use parking_lot::Mutex;
 use shim::{Output, Stream};
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
+
+/// Log files open at once: a twentieth of the descriptors a process usually may have (20,000), and more containers
+/// than write at the same time. Opening one anew takes microseconds.
+const MAX_OPEN: usize = 1_000;
 
 /// The longest text of one entry: containerd's and CRI-O's limit too.
 const MAX_ENTRY_BYTES: usize = 16 * 1024;
 
 /// One container's log.
 pub(crate) struct Log {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
+    open: Arc<OpenLogs>,
     clock: Clock,
     limits: LogLimits,
 }
 
-struct Inner {
+/// The logs whose files are open, the one opened first in front.
+#[derive(Default)]
+pub(crate) struct OpenLogs(Mutex<VecDeque<Weak<Mutex<Inner>>>>);
+
+impl OpenLogs {
+    /// `log` has a file open: others are closed if these are too many.
+    fn opened(&self, log: &Arc<Mutex<Inner>>) {
+        let mut open = self.0.lock();
+        open.push_back(Arc::downgrade(log));
+        for _ in MAX_OPEN..open.len() {
+            let Some(oldest) = open.pop_front() else { return };
+            let Some(oldest_log) = oldest.upgrade() else { continue };
+            match oldest_log.try_lock() {
+                Some(mut inner) => inner.file = None,
+                // It is being written: another's turn. Waiting here for one that may wait for us would be for ever.
+                None => open.push_back(oldest),
+            };
+        }
+    }
+}
+
+pub(crate) struct Inner {
     path: Option<PathBuf>,
+    /// `None` until the next write.
     file: Option<File>,
     size: u64,
     stdout: Vec<u8>,
@@ -67,31 +97,25 @@ fn entry(out: &mut Vec<u8>, time: &str, stream: &str, tag: u8, text: &mut Vec<u8
 }
 
 impl Log {
-    /// A log at `path`; an empty path keeps nothing.
-    pub(crate) fn open(path: &str, clock: Clock, limits: LogLimits) -> io::Result<Self> {
+    /// A log at `path`, whose file is made, and counted among `open` while it is written; an empty path keeps nothing.
+    pub(crate) fn open(path: &str, clock: Clock, limits: LogLimits, open: Arc<OpenLogs>) -> io::Result<Self> {
         let path = Some(path).filter(|path| !path.is_empty()).map(PathBuf::from);
-        let (file, size) = match &path {
-            Some(path) => {
-                if let Some(directory) = path.parent() {
-                    fs::create_dir_all(directory)?;
-                }
-                let (file, size) = append_to(path)?;
-                (Some(file), size)
+        if let Some(path) = &path {
+            if let Some(directory) = path.parent() {
+                fs::create_dir_all(directory)?;
             }
-            None => (None, 0),
-        };
-        let inner = Inner { path, file, size, stdout: Vec::new(), stderr: Vec::new(), complained: false };
-        Ok(Self { inner: Mutex::new(inner), clock, limits })
+            append_to(path)?;
+        }
+        let (stdout, stderr) = (Vec::new(), Vec::new());
+        let inner = Inner { path, file: None, size: 0, stdout, stderr, complained: false };
+        Ok(Self { inner: Arc::new(Mutex::new(inner)), open, clock, limits })
     }
 
     /// The file was moved away: writes to a new one from here on.
     pub(crate) fn reopen(&self) -> io::Result<()> {
         let mut inner = self.inner.lock();
-        if let Some(path) = &inner.path {
-            let (file, size) = append_to(path)?;
-            (inner.file, inner.size) = (Some(file), size);
-        }
-        Ok(())
+        inner.file = None;
+        inner.path.as_deref().map_or(Ok(()), |path| append_to(path).map(|_| ()))
     }
 
     /// Writes what has no end of line yet: nothing more will come.
@@ -107,7 +131,16 @@ impl Log {
                 entry(&mut out, &time, stream, b'P', partial);
             }
         }
-        inner.write(&out, now, self.limits);
+        self.append(&mut inner, &out, now);
+    }
+
+    /// Writes whole entries.
+    fn append(&self, inner: &mut Inner, entries: &[u8], now: SystemTime) {
+        let closed = inner.file.is_none();
+        inner.write(entries, now, self.limits);
+        if closed && inner.file.is_some() {
+            self.open.opened(&self.inner);
+        }
     }
 }
 
@@ -124,17 +157,17 @@ impl Output for Log {
             Stream::Stdout => format_entries(&mut out, &time, "stdout", &mut inner.stdout, bytes),
             Stream::Stderr => format_entries(&mut out, &time, "stderr", &mut inner.stderr, bytes),
         }
-        inner.write(&out, now, self.limits);
+        self.append(&mut inner, &out, now);
     }
 }
 
 impl Inner {
-    /// Writes whole entries. A log that cannot be written is no reason to end a container: what is lost is lost.
+    /// Writes whole entries, opening the file if it is not. A log that cannot be written is no reason to end a container: what is lost is lost.
     fn write(&mut self, entries: &[u8], now: SystemTime, limits: LogLimits) {
-        let Some(file) = self.file.as_mut().filter(|_| !entries.is_empty()) else { return };
-        let written = file.write_all(entries);
-        self.size += entries.len() as u64;
-        let result = match written {
+        if entries.is_empty() {
+            return;
+        }
+        let result = match self.write_all(entries) {
             Ok(()) if limits.max_bytes > 0 && self.size >= limits.max_bytes => {
                 self.rotate(now, limits.max_files)
             }
@@ -148,6 +181,20 @@ impl Inner {
             }
             Err(_) => {}
         }
+    }
+
+    fn write_all(&mut self, entries: &[u8]) -> io::Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => {
+                let (file, size) = append_to(path)?;
+                self.size = size;
+                closed.insert(file)
+            }
+        };
+        self.size += entries.len() as u64;
+        file.write_all(entries)
     }
 
     /// Moves the file aside under the time, starts a new one, and removes the oldest beyond the limit.
@@ -197,7 +244,6 @@ fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
@@ -220,7 +266,7 @@ mod tests {
                 let tick = ticks.fetch_add(1, Ordering::Relaxed);
                 SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, tick as u32 + 5)
             };
-            Log::open(self.path().to_str().unwrap(), Arc::new(clock), limits).unwrap()
+            Log::open(self.path().to_str().unwrap(), Arc::new(clock), limits, Arc::default()).unwrap()
         }
 
         fn read(&self) -> String {
@@ -292,6 +338,30 @@ mod tests {
             numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
             "nothing is lost between files: {numbers:?}"
         );
+    }
+
+    #[test]
+    fn no_more_files_are_open_than_may_be_and_nothing_is_lost() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = Arc::<OpenLogs>::default();
+        let log = |i: usize| {
+            let path = directory.path().join(format!("{i}.log"));
+            let clock = Arc::new(|| SystemTime::UNIX_EPOCH);
+            Log::open(path.to_str().unwrap(), clock, LogLimits::default(), open.clone()).unwrap()
+        };
+        let logs: Vec<Log> = (0..MAX_OPEN + 10).map(log).collect();
+        let opened = || logs.iter().filter(|log| log.inner.lock().file.is_some()).count();
+        assert_eq!(opened(), 0, "who writes nothing has no file open");
+        for text in ["one\n", "two\n"] {
+            logs.iter().for_each(|log| log.write(Stream::Stdout, text.as_bytes()));
+            assert_eq!(opened(), MAX_OPEN);
+        }
+        for i in [0, MAX_OPEN + 9] {
+            let text = fs::read_to_string(directory.path().join(format!("{i}.log"))).unwrap();
+            assert!(text.contains("one\n") && text.ends_with("two\n"), "{text}");
+        }
+        drop(logs);
+        assert!(open.0.lock().len() <= MAX_OPEN);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 use crate::config::Config;
 use crate::container::{Entry, nanoseconds};
 use crate::error::OpenError;
-use crate::log::Log;
+use crate::log::{Log, OpenLogs};
 use crate::networks::Networks;
+use crate::output::ContainerOutput;
 use crate::plan::Candidate;
 use crate::record::{ContainerRecord, ExitRecord, Records, SandboxRecord, Survive};
 use crate::state::State;
@@ -35,6 +36,9 @@ pub(crate) struct Inner {
     pub(crate) containers: Records,
     pub(crate) state: Mutex<State>,
     pub(crate) networks: Networks,
+    pub(crate) logs: Arc<OpenLogs>,
+    /// Made when the first client wants streams.
+    pub(crate) streaming: tokio::sync::OnceCell<streaming::Server>,
     pub(crate) events: broadcast::Sender<(ContainerEventType, String, String)>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -63,6 +67,8 @@ impl Runtime {
             containers,
             state: Mutex::default(),
             networks: Networks::default(),
+            logs: Arc::default(),
+            streaming: tokio::sync::OnceCell::new(),
             events: broadcast::channel(EVENTS).0,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -122,11 +128,11 @@ impl Runtime {
         // The log's directory may be gone with its pod: a container without a log is better than no runtime.
         let path = if ended { "" } else { record.log_path.as_str() };
         let clock = inner.config.clock.clone();
-        let log = Log::open(path, clock.clone(), inner.config.log).or_else(|error| {
+        let log = Log::open(path, clock.clone(), inner.config.log, inner.logs.clone()).or_else(|error| {
             tracing::warn!(container = id, %error, "a container's log cannot be opened");
-            Log::open("", clock, inner.config.log)
+            Log::open("", clock, inner.config.log, inner.logs.clone())
         });
-        let log = Arc::new(log.map_err(OpenError::io("opening a log"))?);
+        let log = Arc::new(ContainerOutput::new(log.map_err(OpenError::io("opening a log"))?));
         let handle = if ended { None } else { self.adopt(&record, log.clone()).await };
         let running = record.state() == ContainerState::Running;
         let entry = Arc::new(Entry::new(record, handle.clone(), log, None, false));
@@ -148,7 +154,11 @@ impl Runtime {
     }
 
     /// Asks a container's shim whether it still has it.
-    pub(crate) async fn adopt(&self, record: &ContainerRecord, log: Arc<Log>) -> Option<Arc<dyn Container>> {
+    pub(crate) async fn adopt(
+        &self,
+        record: &ContainerRecord,
+        log: Arc<ContainerOutput>,
+    ) -> Option<Arc<dyn Container>> {
         let shim = self.inner.config.shims.iter().find(|shim| shim.handler() == record.shim)?;
         let state_dir = self.inner.state_dir(&record.id);
         match shim.adopt(&record.id, state_dir, log).await {

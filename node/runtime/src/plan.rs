@@ -1,10 +1,10 @@
 //! Deciding, without doing anything: which shim runs a container, and what it is told. Pure.
 use cri::{
-    ContainerConfig, Error, LinuxContainerResources, Mount, NamespaceMode, PORTS_ANNOTATION,
-    PodSandboxConfig, Signal,
+    ContainerConfig, Error, LinuxContainerResources, LinuxContainerSecurityContext, Mount, NamespaceMode,
+    PORTS_ANNOTATION, PodSandboxConfig, ProfileType, SUB_PATHS_ANNOTATION, Signal,
 };
 use images::RunConfig;
-use shim::{ImageKind, Resources};
+use shim::{ImageKind, Resources, Seccomp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -191,9 +191,33 @@ pub(crate) fn compute_mounts(mounts: &[Mount]) -> Result<Vec<shim::Mount>, Error
                 host_path: PathBuf::from(&mount.host_path),
                 container_path: mount.container_path.clone(),
                 read_only: mount.readonly,
+                pinned: None,
             })
         })
         .collect()
+}
+
+/// Which system calls a container may make. A privileged one may make all (CRI's `privileged`).
+pub(crate) fn compute_seccomp(context: &LinuxContainerSecurityContext) -> Result<Seccomp, Error> {
+    let Some(profile) = context.seccomp.as_ref().filter(|_| !context.privileged) else {
+        return Ok(Seccomp::Unconfined);
+    };
+    match profile.profile_type() {
+        ProfileType::Unconfined => Ok(Seccomp::Unconfined),
+        ProfileType::RuntimeDefault => Ok(Seccomp::RuntimeDefault),
+        ProfileType::Localhost => Err(Error::InvalidArgument(format!(
+            "the seccomp profile {:?} of the node cannot be loaded: this runtime knows RuntimeDefault and Unconfined",
+            profile.localhost_ref
+        ))),
+    }
+}
+
+/// Where what is mounted lies at a path that others can put a link into: the container's own annotation, which no pod
+/// can forge.
+pub(crate) fn compute_sub_paths(config: &ContainerConfig) -> Result<Vec<String>, Error> {
+    let Some(text) = config.annotations.get(SUB_PATHS_ANNOTATION) else { return Ok(Vec::new()) };
+    serde_json::from_str(text)
+        .map_err(|e| Error::InvalidArgument(format!("annotation {SUB_PATHS_ANNOTATION}: {e}")))
 }
 
 /// The signal that asks a container to end: the pod's word, else the image's, else SIGTERM.

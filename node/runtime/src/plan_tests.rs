@@ -134,3 +134,26 @@ fn the_stop_signal_has_three_sources() {
     assert_eq!(of(Signal::Sigusr1, "SIGQUIT"), 10);
     assert_eq!(of(Signal::RuntimeDefault, "nonsense"), 15);
 }
+
+#[test]
+fn the_pods_word_chooses_the_system_calls_and_a_privileged_container_has_them_all() {
+    let context = |profile_type: ProfileType, privileged| LinuxContainerSecurityContext {
+        seccomp: Some(cri::SecurityProfile {
+            profile_type: profile_type.into(),
+            localhost_ref: "a.json".into(),
+        }),
+        privileged,
+        ..Default::default()
+    };
+    let default = compute_seccomp(&context(ProfileType::RuntimeDefault, false));
+    assert_eq!(default, Ok(Seccomp::RuntimeDefault));
+    for unconfined in [
+        context(ProfileType::Unconfined, false),
+        context(ProfileType::RuntimeDefault, true),
+        LinuxContainerSecurityContext::default(),
+    ] {
+        assert_eq!(compute_seccomp(&unconfined), Ok(Seccomp::Unconfined));
+    }
+    let error = compute_seccomp(&context(ProfileType::Localhost, false)).unwrap_err();
+    assert!(error.to_string().contains("\"a.json\" of the node cannot be loaded"), "{error}");
+}

@@ -175,7 +175,15 @@ impl RuntimeService for Runtime {
     }
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
-        self.exec(request).await
+        self.run_command(request).await
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        Ok(ExecResponse { url: self.exec_url(request).await? })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        Ok(AttachResponse { url: self.attach_url(request).await? })
     }
 
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {
@@ -248,6 +256,13 @@ impl RuntimeService for Runtime {
 
     async fn update_services(&self, request: UpdateServicesRequest) -> Result<UpdateServicesResponse, Error> {
         self.take_services(&request)
+    }
+
+    async fn forget_namespaces(
+        &self,
+        request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        self.forget_all(&request.namespaces).await
     }
 
     async fn send_input(&self, container_id: String, input: ByteStream) -> Result<(), Error> {

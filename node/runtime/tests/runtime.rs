@@ -35,6 +35,10 @@ fn script_of(spec: &ContainerSpec) -> Script {
         }
         b"startless" => Script { start_error: Some("address in use".into()), ..Script::default() },
         b"slow" => Script { create_takes: Duration::from_millis(200), ..Script::default() },
+        b"commands" => {
+            let exec = |args: &[String]| (args.len() as i32 - 1, args.join(" "));
+            Script { exec: Some(Arc::new(exec)), ..Script::default() }
+        }
         b"survives" => Script { survives: true, ..Script::default() },
         _ => Script::default(),
     }
@@ -196,6 +200,36 @@ async fn the_runtime_passes_the_suite() {
         Subject { runtime: runtime.clone(), images: runtime, runs_forever, exits_with_3, missing }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_sub_path_is_mounted_as_it_was_when_the_container_was_made_and_not_through_a_link() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let volume = bench.directory.path().canonicalize().unwrap().join("volume");
+    std::fs::create_dir_all(volume.join("a")).unwrap();
+    std::fs::write(volume.join("a/whose"), "the pod's").unwrap();
+    let outside = bench.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("whose"), "the node's").unwrap();
+    let mut config = bench.config("forever").await;
+    config.mounts = vec![Mount {
+        host_path: volume.join("a").to_str().unwrap().into(),
+        container_path: "/data".into(),
+        ..Default::default()
+    }];
+    config.annotations = [(SUB_PATHS_ANNOTATION.to_string(), "[\"/data\"]".to_string())].into();
+    bench.create_with(&sandbox, config.clone()).await.unwrap();
+
+    std::fs::rename(volume.join("a"), volume.join("away")).unwrap();
+    std::os::unix::fs::symlink(&outside, volume.join("a")).unwrap();
+    let seen = bench.shim.seen().pop().unwrap();
+    assert_eq!(std::fs::read_to_string(seen.mounts[0].source().join("whose")).unwrap(), "the pod's");
+
+    let error = bench.create_with(&sandbox, config).await.unwrap_err();
+    assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    assert!(error.to_string().contains("was exchanged while the container was made"), "{error}");
+    assert_eq!(bench.shim.seen().len(), 1, "the shim was asked all the same");
 }
 
 #[tokio::test]
@@ -374,6 +408,83 @@ async fn a_creation_nobody_waits_for_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_linux_container_that_nobody_waits_for_is_made_to_its_end_and_then_destroyed() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = |_: &ContainerSpec| Script { create_takes: Duration::from_millis(200), ..Script::default() };
+    let shim = FakeShim::with_clock("runc", ImageKind::Linux, slow, clock);
+    let runtime = Runtime::open(config(&directory, &shim)).await.unwrap();
+    let bench = Bench { directory, shim, runtime };
+    let registry = FakeRegistry::start().await.unwrap();
+    let image = linux_image(&registry);
+    let spec = ImageSpec { image: image.clone(), ..Default::default() };
+    let pull = PullImageRequest { image: Some(spec.clone()), ..Default::default() };
+    bench.runtime.pull_image(pull).await.unwrap();
+    let sandbox = bench.sandbox("pod").await;
+    let config = ContainerConfig {
+        metadata: Some(ContainerMetadata { name: "main".into(), attempt: 0 }),
+        image: Some(spec),
+        command: vec!["/bin/true".into()],
+        ..Default::default()
+    };
+    // From here on: the registry speaks over real sockets.
+    tokio::time::pause();
+    let given_up = tokio::time::timeout(Duration::from_millis(20), bench.create_with(&sandbox, config)).await;
+    assert!(given_up.is_err());
+    tokio::time::sleep(PATIENCE).await;
+    // Half made it would leave mounts behind, so it was made; and then the shim was told to delete it.
+    assert_eq!(bench.shim.seen().len(), 1);
+    assert_eq!(bench.shim.present(), Vec::<String>::new(), "the shim still has it");
+    let listed = bench.runtime.list_containers(ListContainersRequest::default()).await.unwrap();
+    assert!(listed.containers.is_empty());
+    let left = std::fs::read_dir(bench.directory.path().join("runtime/containers")).unwrap().count();
+    assert_eq!(left, 0, "its state is still there");
+}
+
+/// An image for this machine with one empty layer.
+fn linux_image(registry: &FakeRegistry) -> String {
+    use serde_json::json;
+    let end_mark = vec![0; 1024];
+    let size = end_mark.len();
+    let layer = registry.add_blob(end_mark);
+    let config = json!({ "os": "linux", "rootfs": { "type": "layers", "diff_ids": [layer] } }).to_string();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": registry.add_blob(config.clone()),
+            "size": config.len(),
+        },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": size }],
+    });
+    let media_type = "application/vnd.oci.image.manifest.v1+json";
+    registry.add_manifest("linux", "1", media_type, manifest.to_string());
+    registry.reference("linux:1")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_stays_while_a_container_is_made_of_it() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let config = bench.config("slow").await;
+    let image = config.image.clone().unwrap().image;
+    let remove = || bench.runtime.remove_image(RemoveImageRequest { image: config.image.clone() });
+    let mut creating = std::pin::pin!(bench.create_with(&sandbox, config.clone()));
+    // It is being made, and no list of containers knows it.
+    assert!(tokio::time::timeout(Duration::from_millis(20), creating.as_mut()).await.is_err());
+    let error = remove().await.unwrap_err();
+    assert_eq!(error.to_string(), {
+        let text = format!("image {image} is in use by a container that is being made");
+        Error::FailedPrecondition(text).to_string()
+    });
+    let id = creating.await.unwrap();
+    assert!(remove().await.unwrap_err().to_string().contains(&id));
+    bench.runtime.remove_container(RemoveContainerRequest { container_id: id }).await.unwrap();
+    remove().await.unwrap();
+    assert!(matches!(bench.create_with(&sandbox, config.clone()).await, Err(Error::NotFound(_))));
+}
+
+#[tokio::test]
 async fn input_reaches_a_container_that_wants_it() {
     let bench = Bench::new().await;
     let sandbox = bench.sandbox("pod").await;
@@ -431,4 +542,117 @@ async fn closing_ends_event_streams_and_is_quick() {
     let mut events = bench.runtime.get_container_events(GetEventsRequest {}).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), bench.runtime.close()).await.expect("it closes soon");
     assert!(tokio::time::timeout(PATIENCE, events.next()).await.unwrap().is_none());
+}
+
+/// A client of the streaming server, over WebSocket.
+struct Streams(tokio_tungstenite::WebSocketStream<tokio::net::TcpStream>);
+
+impl Streams {
+    async fn open(url: &str) -> Self {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+        let address = url.trim_start_matches("http://").split('/').next().unwrap();
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut request = url.replacen("http", "ws", 1).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "v5.channel.k8s.io".parse().unwrap());
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        // The connection stands.
+        socket.next().await.unwrap().unwrap();
+        Self(socket)
+    }
+
+    async fn send(&mut self, message: &[u8]) {
+        use futures::SinkExt;
+        let message = Bytes::copy_from_slice(message);
+        self.0.send(tokio_tungstenite::tungstenite::Message::Binary(message)).await.unwrap();
+    }
+
+    /// What comes over a channel, until all of it has come or `enough` of it.
+    async fn hear(&mut self, channel: u8, enough: usize) -> String {
+        let mut heard = Vec::new();
+        let hearing = async {
+            while let Some(Ok(message)) = self.0.next().await {
+                let bytes = message.into_data();
+                if bytes.first() == Some(&channel) {
+                    heard.extend_from_slice(&bytes[1..]);
+                }
+                if heard.len() >= enough {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, hearing).await.expect("it comes");
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_command_runs_with_streams_and_gives_its_code() {
+    let bench = Bench::new().await;
+    let id = bench.run("commands").await;
+    let exec = |command: &str| ExecRequest {
+        container_id: id.clone(),
+        cmd: command.split(' ').map(str::to_owned).collect(),
+        stdin: true,
+        stdout: true,
+        ..Default::default()
+    };
+    let url = bench.runtime.exec(exec("add 1 2")).await.unwrap().url;
+    let mut streams = Streams::open(&url).await;
+    streams.send(b"\0 and input").await;
+    streams.send(&[255, 0]).await;
+    assert_eq!(streams.hear(1, "add 1 2 and input".len()).await, "add 1 2 and input");
+    let status = streams.hear(3, usize::MAX).await;
+    assert!(status.contains("NonZeroExitCode") && status.contains("\"message\":\"2\""), "{status}");
+    let none = ExecRequest { container_id: id.clone(), cmd: vec!["x".into()], ..Default::default() };
+    assert!(matches!(bench.runtime.exec(none).await, Err(Error::InvalidArgument(_))));
+    assert!(matches!(
+        bench.runtime.exec(ExecRequest { cmd: vec![], ..exec("x") }).await,
+        Err(Error::InvalidArgument(_))
+    ));
+}
+
+#[tokio::test]
+async fn several_are_attached_and_the_slow_one_holds_nobody_up() {
+    let bench = Bench::new().await;
+    let sandbox = bench.sandbox("pod").await;
+    let mut config = bench.config("echoes").await;
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = bench.create_with(&sandbox, config).await.unwrap();
+    bench.start(&id).await.unwrap();
+    let attach =
+        |stdin| AttachRequest { container_id: id.clone(), stdin, stdout: true, ..Default::default() };
+    let url = bench.runtime.attach(attach(true)).await.unwrap().url;
+    let mut typing = Streams::open(&url).await;
+    let mut watching = Streams::open(&bench.runtime.attach(attach(false)).await.unwrap().url).await;
+    let mut slow = Streams::open(&bench.runtime.attach(attach(false)).await.unwrap().url).await;
+    // They are attached once they have seen something.
+    tokio::select! {
+        () = async { loop { typing.send(b"\0x").await; typing.hear(1, 1).await; } } => {}
+        _ = async { (watching.hear(1, 1).await, slow.hear(1, 1).await) } => {}
+    }
+    // More than any socket buffer and the server's own hold, for one who does not read.
+    let pieces = (0..512).map(|_| Ok(Bytes::from(vec![b'y'; 64 << 10])));
+    let reading = tokio::spawn(async move { (watching.hear(1, 32 << 20).await.len(), watching) });
+    let own = tokio::spawn(async move { (typing.hear(1, 32 << 20).await.len(), typing) });
+    bench.runtime.send_input(id.clone(), futures::stream::iter(pieces).boxed()).await.unwrap();
+    assert!(reading.await.unwrap().0 >= 32 << 20);
+    let (heard, mut typing) = own.await.unwrap();
+    assert!(heard >= 32 << 20);
+    let status = slow.hear(3, usize::MAX).await;
+    assert!(status.contains("reads too slowly"), "{status}");
+    // The program had the end of its input, and that is how being attached ends.
+    assert!(typing.hear(3, usize::MAX).await.contains("Success"));
+    assert!(matches!(bench.runtime.attach(attach(false)).await, Err(Error::FailedPrecondition(_))));
+}
+
+#[tokio::test]
+async fn what_cannot_be_attached_to_is_refused_with_what_to_do() {
+    let bench = Bench::new().await;
+    let id = bench.run("forever").await;
+    let attach =
+        |stdin, tty| AttachRequest { container_id: id.clone(), stdin, tty, stdout: true, stderr: false };
+    let error = bench.runtime.attach(attach(true, false)).await.unwrap_err().to_string();
+    assert!(error.contains("reads no input") && error.contains("without --stdin"), "{error}");
+    let error = bench.runtime.attach(attach(false, true)).await.unwrap_err().to_string();
+    assert!(error.contains("no terminal") && error.contains("without --tty"), "{error}");
 }

@@ -46,9 +46,12 @@ fn ask(url: &str) -> Result<String, String> {
 impl wasip2::exports::http::incoming_handler::Guest for Fetch {
     fn handle(request: IncomingRequest, out: ResponseOutparam) {
         let path = request.path_with_query().unwrap_or_default();
-        let (status, text) = match ask(path.trim_start_matches('/')) {
-            Ok(text) => (200, text),
-            Err(why) => (502, format!("{why}\n")),
+        let (status, text) = match path.trim_start_matches('/') {
+            url if !url.starts_with("http://") => (400, "ask for /http://HOST/PATH\n".to_owned()),
+            url => match ask(url) {
+                Ok(text) => (200, text),
+                Err(why) => (502, format!("{why}\n")),
+            },
         };
         let response = OutgoingResponse::new(Fields::new());
         let _ = response.set_status_code(status);

@@ -1,8 +1,9 @@
 //! The OCI configuration of one container: a pure function of its specification, its user and the host's abilities.
 use crate::host::{CAP_SYS_RESOURCE, HostAbilities};
+use crate::seccomp::default_profile;
 use crate::user::User;
 use serde_json::{Value, json};
-use shim::{ContainerSpec, Error};
+use shim::{ContainerSpec, Error, Seccomp};
 
 /// What containers get by custom (Docker, containerd, CRI-O); `runc spec` alone would give three.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -202,6 +203,9 @@ fn linux(spec: &ContainerSpec, host: &HostAbilities) -> Value {
         "cgroupsPath": cgroups_path(&spec.cgroup_parent, &spec.id),
         "resources": resources(spec, host),
     });
+    if spec.seccomp == Seccomp::RuntimeDefault {
+        linux["seccomp"] = default_profile();
+    }
     if !spec.privileged {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READ_ONLY);

@@ -6,16 +6,17 @@
 //! ```
 use crate::cgroup::cgroups_at;
 use crate::config_json::{cgroups_path, compute_config};
-use crate::exec::exec;
+use crate::exec::{Executor, Ran};
 use crate::host::observe_abilities;
 use crate::monitor::{CREATED, ENDED, start_time};
 use crate::oci_runtime::OciRuntime;
+use crate::pins::{mount_pins, unmount_pins};
 use crate::record::{Created, Ended, Plan, Process, StateDir, read_json, write_json, written_at};
 use crate::rootfs::{ensure_rootfs, remove_rootfs};
 use crate::streams::{copy_input, copy_output, ensure_fifo, open_reader, open_writer};
 use crate::user::observe_user;
 use async_trait::async_trait;
-use shim::{Container, ContainerSpec, Error, Exit, ImageContent, Input, Output, Stats, Stream};
+use shim::{Container, ContainerSpec, Error, ExecStreams, Exit, ImageContent, Input, Output, Stats, Stream};
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::PathBuf;
@@ -73,12 +74,14 @@ pub(crate) async fn create(
         has_stdin: stdin.is_some(),
     };
     let (prepared_state, prepared_plan) = (state.clone(), plan.clone());
-    let prepared = tokio::task::spawn_blocking(move || prepare(&spec, &prepared_state, &prepared_plan)).await;
+    let prepared = tokio::task::spawn_blocking(move || prepare(spec, &prepared_state, &prepared_plan)).await;
     let prepared = prepared.map_err(|e| Error::Unavailable(format!("preparing {} failed: {e}", plan.id)));
     let made = match prepared.and_then(|prepared| prepared) {
         Ok(()) => spawn(&state, &plan, monitor, stdin).await,
         Err(e) => Err(e),
     };
+    // The container has its own mounts of them by now, or is not to be.
+    let made = unmount_pins(&plan).and(made);
     match made {
         Ok((child, process, stdin, status)) => {
             let container = OciContainer::new(plan, state, process, stdin, shutdown);
@@ -96,13 +99,14 @@ pub(crate) async fn create(
     }
 }
 
-fn prepare(spec: &ContainerSpec, state: &StateDir, plan: &Plan) -> Result<(), Error> {
+fn prepare(mut spec: ContainerSpec, state: &StateDir, plan: &Plan) -> Result<(), Error> {
     let ImageContent::Linux { layers } = &spec.image else {
         return Err(Error::InvalidSpec(format!("{}: not a Linux image", spec.display_name)));
     };
     ensure_rootfs(state, layers)?;
     let user = observe_user(&state.rootfs(), &spec.user)?;
-    let config = compute_config(spec, &user, &observe_abilities())?;
+    mount_pins(&mut spec.mounts, plan)?;
+    let config = compute_config(&spec, &user, &observe_abilities())?;
     let io = |source| Error::Io { what: format!("writing the plan of {}", spec.display_name), source };
     write_json(&state.config(), &config).map_err(io)?;
     for fifo in [state.stdout(), state.stderr(), state.status()] {
@@ -185,6 +189,8 @@ pub(crate) async fn adopt(
 ) -> Result<Option<Arc<OciContainer>>, Error> {
     let state = StateDir(state_dir);
     let Some(plan) = read_json::<Plan>(&state.plan())? else { return Ok(None) };
+    // Where the earlier process died while it made the container.
+    unmount_pins(&plan)?;
     let Some(Created::Ok(process)) = read_json::<Created>(&state.created())? else {
         // The earlier process died between the plan and its fulfilment: nothing of it may be left behind.
         OciRuntime::new(&plan.runtime, &plan.runtime_root).delete(&plan.id).await?;
@@ -312,6 +318,26 @@ impl OciContainer {
     }
 }
 
+impl OciContainer {
+    async fn execute(
+        &self,
+        args: &[String],
+        streams: ExecStreams,
+        timeout: Option<Duration>,
+    ) -> Result<Ran, Error> {
+        if self.exit().is_some() {
+            return Err(Error::NotRunning(self.plan.id.clone()));
+        }
+        let executor = Executor {
+            runtime: self.runtime.clone(),
+            state: self.state.clone(),
+            id: self.plan.id.clone(),
+            release: self.release.clone(),
+        };
+        executor.exec(&self.tasks, args.to_vec(), streams, timeout).await
+    }
+}
+
 #[async_trait]
 impl Container for OciContainer {
     async fn start(&self) -> Result<(), Error> {
@@ -359,10 +385,20 @@ impl Container for OciContainer {
     }
 
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error> {
-        if self.exit().is_some() {
-            return Err(Error::NotRunning(self.plan.id.clone()));
+        let streams = ExecStreams { stdin: None, output: output.clone(), terminal: None };
+        let ran = self.execute(args, streams, Some(timeout)).await?;
+        if let Some(refused) = ran.refused {
+            output.write(Stream::Stderr, format!("{refused}\n").as_bytes());
         }
-        exec(&self.runtime, &self.state, &self.plan.id, args, timeout, output).await
+        Ok(ran.code)
+    }
+
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error> {
+        let ran = self.execute(args, streams, None).await?;
+        match ran.refused {
+            Some(refused) => Err(Error::InvalidSpec(format!("{}: {refused}", self.plan.display_name))),
+            None => Ok(ran.code),
+        }
     }
 
     async fn delete(&self) -> Result<(), Error> {

@@ -22,8 +22,11 @@ mod exec;
 mod host;
 mod monitor;
 mod oci_runtime;
+mod pins;
+mod pty;
 mod record;
 mod rootfs;
+mod seccomp;
 mod streams;
 mod user;
 

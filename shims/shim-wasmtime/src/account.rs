@@ -120,6 +120,11 @@ impl StoreLimiter {
         Self { account, held: 0, last: 0 }
     }
 
+    /// The bytes it has now; memories never shrink.
+    pub(crate) fn held(&self) -> u64 {
+        self.held
+    }
+
     fn grow(&mut self, bytes: u64) -> Result<(), MemoryExceeded> {
         self.account.take(bytes)?;
         self.held += bytes;

@@ -16,7 +16,7 @@ use crate::exports::call_export;
 use crate::figures::Figures;
 use crate::guest::Guest;
 use crate::host::Host;
-use crate::http_server::{Server, Settings, compute_concurrency};
+use crate::http_server::Server;
 use crate::limits::{MAX_EXEC_TIME, MAX_EXECS};
 use crate::listener::bind;
 use crate::log_rate::LogRate;
@@ -24,12 +24,18 @@ use crate::meter::Meter;
 use crate::outbound::Outbound;
 use crate::preopen::apply_preopens;
 use crate::reach::{Ranges, Reach};
+use crate::room::Room;
+use crate::settings::Settings;
 use crate::stdio::GuestOutput;
+use crate::terminal::{INTERRUPTED, RawTerminal, interrupt};
+use crate::traces::Traces;
 use async_trait::async_trait;
 use futures::FutureExt;
 use network_policy::{EGRESS_ANNOTATION, HostList};
 use parking_lot::Mutex;
-use shim::{Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, Exit, Input, Output, Stats, Stream};
+use shim::{
+    Container, ContainerSpec, DEFAULT_HTTP_PORT, Error, ExecStreams, Exit, Input, Output, Stats, Stream,
+};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -69,6 +75,8 @@ pub(crate) struct WasmContainer {
     kill: CancellationToken,
     /// Lets an http server finish.
     stop: CancellationToken,
+    /// The same, once those who ask it have heard that it goes.
+    retire: CancellationToken,
     exit: watch::Sender<Option<Exit>>,
     /// Held while it runs: how the first of several ends wins.
     ending: Mutex<()>,
@@ -88,6 +96,7 @@ impl WasmContainer {
         let settings = Settings::from_annotations(&spec.annotations)?;
         let rate = LogRate::from_annotations(&spec.annotations)?;
         let hosts = host_list(&spec)?;
+        let traces = Traces::new(config.tracer.as_ref(), &spec.annotations, &spec.display_name)?;
         let views_dir = spec.state_dir.join("views");
         let (mounts, views) = (spec.mounts.clone(), views_dir.clone());
         let preopens = tokio::task::spawn_blocking(move || apply_preopens(&mounts, &views))
@@ -131,6 +140,7 @@ impl WasmContainer {
             stdout: output(Stream::Stdout),
             stderr: output(Stream::Stderr),
             outbound,
+            traces,
             granted,
             account: Account::new(spec.resources.memory_limit_bytes, &host.memory),
             meter: Arc::new(Meter::new(&spec.resources, host.lanes.clone(), tasks.clone())),
@@ -153,6 +163,7 @@ impl WasmContainer {
             signal: AtomicI32::new(SIGTERM),
             kill,
             stop,
+            retire: CancellationToken::new(),
             exit: watch::Sender::new(None),
             ending: Mutex::new(()),
             execs: Semaphore::new(MAX_EXECS),
@@ -219,15 +230,18 @@ impl Container for WasmContainer {
                     .spawn_on(binding, self.host.guests.handle())
                     .await
                     .map_err(|e| Error::Unavailable(format!("listening on {address} failed: {e}")))??;
-                let concurrency =
-                    compute_concurrency(self.guest.account.limit(), self.prepared.initial_bytes)
-                        .min(self.settings.concurrency);
+                let room = Room::new(
+                    self.guest.account.limit(),
+                    self.prepared.initial_bytes,
+                    self.settings.concurrency,
+                );
                 let server = Server::new(
                     self.host.clone(),
                     pre.clone(),
                     self.guest.clone(),
                     self.settings,
-                    concurrency,
+                    room,
+                    self.retire.clone(),
                     self.stop.clone(),
                     self.kill.clone(),
                 );
@@ -250,7 +264,7 @@ impl Container for WasmContainer {
         let created = matches!(*self.stage.lock().await, Stage::Created { .. });
         let serves = matches!(self.prepared.program, Program::Http(_));
         if !created && serves && signal != SIGKILL {
-            self.stop.cancel();
+            self.retire.cancel();
             return Ok(());
         }
         if !self.kill.is_cancelled() {
@@ -286,28 +300,19 @@ impl Container for WasmContainer {
     }
 
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error> {
-        let Ok(_turn) = self.execs.try_acquire() else {
-            return Err(Error::Unavailable(format!(
-                "{}: {MAX_EXECS} calls of its functions are at work already; try again later",
-                self.name
-            )));
-        };
-        let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
-        let (args, timeout) = (args.to_vec(), timeout.min(MAX_EXEC_TIME));
-        let kill = self.kill.clone();
-        let call = async move {
-            let calling = call_export(&host, &prepared.program, &guest, &args, timeout, output);
-            kill.run_until_cancelled(calling).await
-        };
-        // On the threads that run guests; who stops asking ends the call.
-        let call = AbortOnDropHandle::new(self.tasks.spawn_on(call, self.host.guests.handle()));
-        match call.await {
-            Ok(Some(called)) => called.map_err(|e| match e {
-                Error::InvalidSpec(text) => Error::InvalidSpec(format!("{}: {text}", self.name)),
-                other => other,
-            }),
-            Ok(None) => Err(Error::NotRunning(self.id.clone())),
-            Err(e) => Err(Error::Unavailable(format!("{}: the call failed: {e}", self.name))),
+        self.call(args, timeout, None, output).await
+    }
+
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error> {
+        match streams.terminal {
+            None => self.call(args, MAX_EXEC_TIME, streams.stdin, streams.output).await,
+            Some(_) => {
+                let output = Arc::new(RawTerminal(streams.output));
+                tokio::select! {
+                    called = self.call(args, MAX_EXEC_TIME, None, output) => called,
+                    () = interrupt(streams.stdin) => Ok(INTERRUPTED),
+                }
+            }
         }
     }
 
@@ -321,6 +326,41 @@ impl Container for WasmContainer {
                 Err(Error::Io { what: format!("removing {}", self.views_dir.display()), source })
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl WasmContainer {
+    /// Calls an exported function.
+    async fn call(
+        &self,
+        args: &[String],
+        timeout: Duration,
+        stdin: Option<Input>,
+        output: Arc<dyn Output>,
+    ) -> Result<i32, Error> {
+        let Ok(_turn) = self.execs.try_acquire() else {
+            return Err(Error::Unavailable(format!(
+                "{}: {MAX_EXECS} calls of its functions are at work already; try again later",
+                self.name
+            )));
+        };
+        let (host, prepared, guest) = (self.host.clone(), self.prepared.clone(), self.guest.clone());
+        let (args, timeout) = (args.to_vec(), timeout.min(MAX_EXEC_TIME));
+        let kill = self.kill.clone();
+        let call = async move {
+            let calling = call_export(&host, &prepared.program, &guest, &args, timeout, stdin, output);
+            kill.run_until_cancelled(calling).await
+        };
+        // On the threads that run guests; who stops asking ends the call.
+        let call = AbortOnDropHandle::new(self.tasks.spawn_on(call, self.host.guests.handle()));
+        match call.await {
+            Ok(Some(called)) => called.map_err(|e| match e {
+                Error::InvalidSpec(text) => Error::InvalidSpec(format!("{}: {text}", self.name)),
+                other => other,
+            }),
+            Ok(None) => Err(Error::NotRunning(self.id.clone())),
+            Err(e) => Err(Error::Unavailable(format!("{}: the call failed: {e}", self.name))),
         }
     }
 }

@@ -3,6 +3,7 @@ use crate::account::MemoryExceeded;
 use crate::limits::{MAX_MESSAGE_BYTES, MAX_RESOURCES};
 use crate::meter::CpuExceeded;
 use shim::Exit;
+use std::fmt::Write;
 use std::time::SystemTime;
 use wasmtime_wasi::{I32Exit, ResourceTableError};
 
@@ -44,7 +45,36 @@ pub(crate) fn ending_of(error: &wasmtime::Error) -> Ending {
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
         return Ending::NoRoom(format!("this node runs as many WebAssembly instances as it can: {error:#}"));
     }
-    Ending::Trapped(format!("{error:?}"))
+    Ending::Trapped(backtrace_of(error))
+}
+
+/// What an error and its backtrace say, in [`MAX_MESSAGE_BYTES`]: names of functions are the guest's, and may be as long
+/// as its binary. The cause stands last in it; of what has to be cut, it stands first.
+fn backtrace_of(error: &wasmtime::Error) -> String {
+    let mut whole = Bounded(String::new());
+    if write!(whole, "{error:?}").is_ok() {
+        return whole.0;
+    }
+    let mut cut = Bounded(String::new());
+    // That it does not end is what was found out above.
+    let _ = write!(cut, "{}\n{}", error.root_cause(), whole.0);
+    cut.0
+}
+
+/// Text that goes no further than [`MAX_MESSAGE_BYTES`], however much is written.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = MAX_MESSAGE_BYTES - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        Err(std::fmt::Error)
+    }
 }
 
 impl Ending {
@@ -98,6 +128,16 @@ mod tests {
         assert_eq!(exit(Ending::Trapped("x".into())), (134, "Error".into()));
         let exceeded = MemoryExceeded { of: crate::account::Of::Container, used: 1, asked: 2, limit: 2 };
         assert_eq!(exit(Ending::OutOfMemory(exceeded)), (137, "OOMKilled".into()));
+    }
+
+    #[test]
+    fn of_a_long_backtrace_the_cause_is_kept() {
+        let short = wasmtime::Error::msg("the cause").context("a backtrace");
+        assert!(backtrace_of(&short).starts_with("a backtrace"), "{}", backtrace_of(&short));
+        let long = wasmtime::Error::msg("the cause").context("é".repeat(MAX_MESSAGE_BYTES));
+        let text = backtrace_of(&long);
+        assert!(text.starts_with("the cause\né") && text.len() <= MAX_MESSAGE_BYTES, "{text}");
+        assert!(text.len() > MAX_MESSAGE_BYTES - 4);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::code::Program;
 use crate::ending::{Ending, TRAP_CODE, ending_of};
 use crate::guest::{Guest, Streams};
 use crate::host::Host;
-use shim::{Error, Output, Stream};
+use shim::{Error, Input, Output, Stream};
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::component::types::{ComponentFunc, ComponentItem};
@@ -23,6 +23,7 @@ pub(crate) async fn call_export(
     guest: &Arc<Guest>,
     args: &[String],
     timeout: Duration,
+    stdin: Option<Input>,
     output: Arc<dyn Output>,
 ) -> Result<i32, Error> {
     let [name, args @ ..] = args else {
@@ -30,7 +31,7 @@ pub(crate) async fn call_export(
     };
     let call = plan_call(program, &host.engine, name, args)?;
     let _running = host.ticker.running();
-    let streams = guest.streams_to(&output);
+    let streams = guest.streams_to(stdin, &output);
     let instance_of = guest.clone();
     let calling = guest.meter.run_call(None, async move { call.run(&instance_of, streams).await });
     let called = tokio::time::timeout(timeout, calling)

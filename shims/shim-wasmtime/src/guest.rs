@@ -9,7 +9,8 @@ use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
 use crate::reach::Reach;
 use crate::sockets::PodSockets;
-use crate::stdio::{GuestInput, GuestOutput};
+use crate::stdio::{GuestInput, GuestOutput, Label};
+use crate::traces::{Serving, Traces};
 use network_policy::Protocol;
 use shim::{Input, Output};
 use std::any::Any;
@@ -50,18 +51,38 @@ pub(crate) struct ComponentState {
     descriptors: StoreDescriptors,
     granted: Arc<Granted>,
     stderr: GuestOutput,
+    /// What the lines of its streams begin with now.
+    label: Option<Label>,
     pub(crate) pod: PodSockets,
 }
 
 impl ComponentState {
     /// What its pod may reach.
     pub(crate) fn reach(&self) -> &Arc<Reach> {
-        self.hooks.0.reach()
+        self.hooks.outbound.reach()
+    }
+
+    /// Says which request it serves from here on.
+    pub(crate) fn begin_request(&mut self, serving: Option<&Serving>) {
+        self.hooks.serving = serving.map(|serving| serving.context().clone());
+        if let Some(label) = &self.label {
+            label.set(serving.map(Serving::label).unwrap_or_default());
+        }
     }
 
     /// What a call of a capability reaches.
     pub(crate) fn access(&mut self) -> Access<'_> {
-        Access { granted: &self.granted, stderr: &self.stderr, table: &mut self.table }
+        Access {
+            granted: &self.granted,
+            stderr: &self.stderr,
+            serving: self.hooks.serving.as_ref(),
+            table: &mut self.table,
+        }
+    }
+
+    /// The bytes of its memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.limiter.held()
     }
 
     /// How many resources it holds; `None` while parts of a request are among them.
@@ -105,6 +126,7 @@ pub(crate) struct Streams {
     stdin: Option<Input>,
     stdout: GuestOutput,
     stderr: GuestOutput,
+    label: Option<Label>,
 }
 
 /// One container as its instances see it.
@@ -116,6 +138,7 @@ pub(crate) struct Guest {
     pub(crate) stdout: GuestOutput,
     pub(crate) stderr: GuestOutput,
     pub(crate) outbound: Arc<Outbound>,
+    pub(crate) traces: Option<Arc<Traces>>,
     pub(crate) granted: Arc<Granted>,
     pub(crate) account: Arc<Account>,
     pub(crate) figures: Arc<Figures>,
@@ -166,16 +189,22 @@ impl Guest {
     ) -> wasmtime::Result<Store<ComponentState>> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_RESOURCES);
+        let label = streams.label.clone();
         let state = ComponentState {
             wasi: self.wasi(streams)?.build(),
             http: WasiHttpCtx::new(),
-            hooks: OutboundHooks(self.outbound.clone()),
+            hooks: OutboundHooks {
+                outbound: self.outbound.clone(),
+                traces: self.traces.clone(),
+                serving: None,
+            },
             table,
             limiter: StoreLimiter::new(self.account.clone()),
             _instance: self.figures.instance(),
             descriptors: StoreDescriptors::new(self.descriptors.clone()),
             granted: self.granted.clone(),
             stderr: self.stderr.clone(),
+            label,
             pod: PodSockets::new(self.outbound.reach().pod_ip),
         };
         let mut store = Store::new(engine, state);
@@ -185,18 +214,25 @@ impl Guest {
         Ok(store)
     }
 
-    /// Both outputs to whoever asked for an instance, at the container's rate, and nothing to read.
-    pub(crate) fn streams_to(&self, output: &Arc<dyn Output>) -> Streams {
+    /// The streams of whoever asked for an instance, at the container's rate.
+    pub(crate) fn streams_to(&self, stdin: Option<Input>, output: &Arc<dyn Output>) -> Streams {
         Streams {
-            stdin: None,
+            stdin,
             stdout: self.stdout.redirected(output.clone()),
             stderr: self.stderr.redirected(output.clone()),
+            label: None,
         }
     }
 
     /// The container's own.
     fn streams(&self, stdin: Option<Input>) -> Streams {
-        Streams { stdin, stdout: self.stdout.clone(), stderr: self.stderr.clone() }
+        let (stdout, stderr) = (self.stdout.clone(), self.stderr.clone());
+        if self.traces.as_ref().is_none_or(|traces| !traces.labels) {
+            return Streams { stdin, stdout, stderr, label: None };
+        }
+        let label = Label::default();
+        let (stdout, stderr) = (stdout.labelled(&label), stderr.labelled(&label));
+        Streams { stdin, stdout, stderr, label: Some(label) }
     }
 
     fn wasi(&self, streams: Streams) -> wasmtime::Result<WasiCtxBuilder> {

@@ -4,7 +4,7 @@
 //! can take more than their share. A guest that traps costs its one request; the container lives on.
 //!
 //! ```text
-//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► permit ─► instance: idle, or a new one ─► response
+//!   listener ─► connection (≤ MAX_CONNECTIONS) ─► request ─► place (room) ─► instance: idle, or a new one ─► response
 //!                    │ head and idle timeouts        └ 503     └ 500 trap · 504 time · 413 body
 //! ```
 //!
@@ -16,19 +16,19 @@ use crate::guest::Guest;
 use crate::host::Host;
 use crate::idle::IdleInstances;
 use crate::instance::{Answered, HttpPre, Instance};
+use crate::limited_body::{LimitedBody, TooLong};
 use crate::limits::{
-    CONCURRENCY_ANNOTATION, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, INSTANCE_REUSE_ANNOTATION,
-    MAX_BODY_ANNOTATION, MAX_BODY_BYTES, MAX_CONCURRENT_REQUESTS, MAX_CONNECTIONS, MAX_EXHAUSTIONS,
-    MAX_HEADER_BYTES, MAX_HEADERS, MAX_INSTANCE_REUSE, MAX_REQUEST_TIMEOUT, MAX_RESPONSE_ANNOTATION,
-    MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, REQUEST_CPU_ANNOTATION, REQUEST_TIMEOUT, SEND_TIMEOUT,
-    TIMEOUT_ANNOTATION,
+    ENDPOINT_SETTLE, FIRST_REQUEST_TIMEOUT, HEADER_TIMEOUT, MAX_CONNECTIONS, MAX_EXHAUSTIONS,
+    MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINGER, MAX_STREAMS_PER_CONNECTION, PING_INTERVAL, SEND_TIMEOUT,
 };
-use crate::request_body::LimitedBody;
 use crate::response_body::Cut;
+use crate::room::Room;
+use crate::settings::Settings;
+use crate::traces::Serving;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -36,15 +36,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use network_policy::Protocol;
 use parking_lot::Mutex;
-use shim::Error;
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -54,97 +52,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::WasiBody;
 
+/// A request that is longer than its container takes.
+const TOO_LONG: TooLong = wasmtime_wasi_http::Error::HttpRequestBodySize;
+
 /// How long accepting pauses when the process has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What the pod's annotations may change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
-    pub(crate) timeout: Duration,
-    /// CPU time of one request.
-    pub(crate) cpu: Duration,
-    pub(crate) max_body: u64,
-    pub(crate) max_response: u64,
-    /// Requests at work at once.
-    pub(crate) concurrency: usize,
-    /// Requests one instance may serve, one after another.
-    pub(crate) reuse: u32,
-}
-
-impl Settings {
-    pub(crate) fn from_annotations(annotations: &BTreeMap<String, String>) -> Result<Self, Error> {
-        let timeout = match annotations.get(TIMEOUT_ANNOTATION) {
-            None => REQUEST_TIMEOUT,
-            Some(text) => parse_duration(text).filter(|d| !d.is_zero() && *d <= MAX_REQUEST_TIMEOUT).ok_or_else(|| {
-                Error::InvalidSpec(format!(
-                    "annotation {TIMEOUT_ANNOTATION}: {text:?} is not a time between 1ms and 1h, such as 30s or 5m"
-                ))
-            })?,
-        };
-        let max_body = match annotations.get(MAX_BODY_ANNOTATION) {
-            None => MAX_BODY_BYTES,
-            Some(text) => text.parse().map_err(|_| {
-                Error::InvalidSpec(format!(
-                    "annotation {MAX_BODY_ANNOTATION}: {text:?} is not a number of bytes"
-                ))
-            })?,
-        };
-        let cpu = match annotations.get(REQUEST_CPU_ANNOTATION) {
-            None => timeout / 3,
-            Some(text) => parse_duration(text).filter(|d| !d.is_zero() && *d <= timeout).ok_or_else(|| {
-                Error::InvalidSpec(format!(
-                    "annotation {REQUEST_CPU_ANNOTATION}: {text:?} is not a time between 1ms and the request's \
-                     timeout, {timeout:?}"
-                ))
-            })?,
-        };
-        let concurrency = match annotations.get(CONCURRENCY_ANNOTATION) {
-            None => MAX_CONCURRENT_REQUESTS,
-            Some(text) => text.parse().ok().filter(|n| (1..=MAX_CONCURRENT_REQUESTS).contains(n)).ok_or_else(|| {
-                Error::InvalidSpec(format!(
-                    "annotation {CONCURRENCY_ANNOTATION}: {text:?} is not a number from 1 to {MAX_CONCURRENT_REQUESTS}"
-                ))
-            })?,
-        };
-        let max_response = match annotations.get(MAX_RESPONSE_ANNOTATION) {
-            None => u64::MAX,
-            Some(text) => text.parse().map_err(|_| {
-                Error::InvalidSpec(format!(
-                    "annotation {MAX_RESPONSE_ANNOTATION}: {text:?} is not a number of bytes"
-                ))
-            })?,
-        };
-        let reuse = match annotations.get(INSTANCE_REUSE_ANNOTATION) {
-            None => 1,
-            Some(text) => text.parse().ok().filter(|n| (1..=MAX_INSTANCE_REUSE).contains(n)).ok_or_else(|| {
-                Error::InvalidSpec(format!(
-                    "annotation {INSTANCE_REUSE_ANNOTATION}: {text:?} is not a number of requests between 1 and \
-                     {MAX_INSTANCE_REUSE}"
-                ))
-            })?,
-        };
-        Ok(Self { timeout, cpu, max_body, max_response, concurrency, reuse })
-    }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let milliseconds = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis)
-}
-
-/// How many requests may be at work: as many instances as the container's memory limit has room for.
-pub(crate) fn compute_concurrency(memory_limit: u64, initial_bytes: u64) -> usize {
-    let fitting = memory_limit.checked_div(initial_bytes).unwrap_or(u64::MAX);
-    usize::try_from(fitting).unwrap_or(usize::MAX).clamp(1, MAX_CONCURRENT_REQUESTS)
-}
 
 /// One container's server.
 pub(crate) struct Server {
@@ -152,11 +64,17 @@ pub(crate) struct Server {
     pub(crate) pre: HttpPre,
     pub(crate) guest: Arc<Guest>,
     pub(crate) settings: Settings,
+    /// Soon no more: see [`Server::linger`].
+    retire: CancellationToken,
+    /// That time has begun: answers say that they are the last of their connection.
+    retiring: AtomicBool,
+    /// Connections so far.
+    accepted: AtomicU64,
     /// Stop accepting, finish what runs.
     pub(crate) stop: CancellationToken,
     /// End everything now.
     pub(crate) kill: CancellationToken,
-    requests: Arc<Semaphore>,
+    room: Room,
     connections: Arc<Semaphore>,
     idle: Arc<IdleInstances>,
     /// From here on no instance is kept.
@@ -176,12 +94,14 @@ struct Exhausted {
 }
 
 impl Server {
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that a container has made for it")]
     pub(crate) fn new(
         host: Arc<Host>,
         pre: HttpPre,
         guest: Arc<Guest>,
         settings: Settings,
-        concurrency: usize,
+        room: Room,
+        retire: CancellationToken,
         stop: CancellationToken,
         kill: CancellationToken,
     ) -> Arc<Self> {
@@ -195,9 +115,12 @@ impl Server {
             pre,
             guest,
             settings,
+            retire,
+            retiring: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
             stop,
             kill,
-            requests: Arc::new(Semaphore::new(concurrency)),
+            room,
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             idle,
             over,
@@ -209,12 +132,39 @@ impl Server {
 
     /// Serves until it is told to stop and the last request is answered, or until it is killed.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) -> Ending {
-        let _ = self.stop.run_until_cancelled(self.kill.run_until_cancelled(self.accept(&listener))).await;
+        let accepting = async {
+            tokio::select! {
+                () = self.accept(&listener) => {}
+                () = self.linger() => {}
+            }
+        };
+        let _ = self.stop.run_until_cancelled(self.kill.run_until_cancelled(accepting)).await;
         drop(listener);
+        self.stop.cancel();
         self.over.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         self.exhausted.lock().ending.take().unwrap_or(Ending::Exited(0))
+    }
+
+    /// Resolves some time after it was told to retire. A pod is told to end at the moment in which the others hear that
+    /// it ends: a request that was sent to it meanwhile, on an open connection or a new one, is answered. Whoever keeps
+    /// connections closes them when it has heard, so it is over once nobody comes and no connection is open.
+    async fn linger(&self) {
+        self.retire.cancelled().await;
+        self.retiring.store(true, Relaxed);
+        let quiet = async {
+            loop {
+                let before = self.accepted.load(Relaxed);
+                tokio::time::sleep(ENDPOINT_SETTLE).await;
+                // One place is the acceptor's own.
+                let open = MAX_CONNECTIONS.saturating_sub(self.connections.available_permits() + 1);
+                if open == 0 && self.accepted.load(Relaxed) == before {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(MAX_LINGER, quiet).await;
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener) {
@@ -225,6 +175,7 @@ impl Server {
                 // Closed at once: who may not come learns nothing, and costs nothing more.
                 Ok((stream, peer)) if !self.admits(peer, port) => drop(stream),
                 Ok((stream, peer)) => {
+                    self.accepted.fetch_add(1, Relaxed);
                     self.tasks.spawn(self.clone().connection(stream, peer, port, permit));
                 }
                 Err(e) => {
@@ -265,7 +216,9 @@ impl Server {
         let service = service_fn(|request| {
             asked.store(true, Relaxed);
             let server = self.clone();
-            async move { Ok::<_, Infallible>(server.clone().guest.figures.timed(server.answer(request)).await) }
+            async move {
+                Ok::<_, Infallible>(server.clone().guest.figures.timed(server.serve_request(request)).await)
+            }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(stream), service));
         // In a set, they are looked at when one of them has happened, and not with every byte of the connection.
@@ -305,7 +258,25 @@ impl Server {
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<WasiBody> {
+    async fn serve_request(self: Arc<Self>, mut request: Request<Incoming>) -> Response<WasiBody> {
+        let serving = self.guest.traces.as_ref().and_then(|traces| traces.serve(&mut request));
+        let is_http1 = request.version() < Version::HTTP_2;
+        let mut response = self.clone().answer(request, serving.as_ref()).await;
+        if let Some(serving) = serving {
+            serving.answered(response.status());
+        }
+        // An HTTP/2 client is told by a GOAWAY, which loses nothing.
+        if is_http1 && self.retiring.load(Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        serving: Option<&Arc<Serving>>,
+    ) -> Response<WasiBody> {
         if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
             return plain(StatusCode::BAD_REQUEST, "the request has no Host header");
         }
@@ -317,57 +288,53 @@ impl Server {
                 &format!("the request's body is longer than {} bytes", self.settings.max_body),
             );
         }
-        let Some(permit) = self.permit().await else {
+        let Some(place) = self.room.enter(self.settings.timeout).await else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
         };
         let (answered, mut answer) = oneshot::channel();
         let cut = Cut::default();
-        let mut work = Box::pin(self.clone().handle(request, answered, permit, cut.clone()));
+        let mut work = Box::pin(self.clone().handle(request, serving.cloned(), answered, place, cut.clone()));
         let begun = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
         let outcome = match (begun, answer.try_recv()) {
-            (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut),
+            (Poll::Ready(_), Ok(answer)) => return self.respond(answer, cut, serving),
             (Poll::Ready(outcome), Err(_)) => Some(outcome),
             (Poll::Pending, early) => {
                 let kill = self.kill.clone();
                 let rest = async move { kill.run_until_cancelled(work).await.unwrap_or(Outcome::Killed) };
                 let rest = self.tasks.spawn(rest);
                 if let Ok(answer) = early {
-                    return self.respond(answer, cut);
+                    return self.respond(answer, cut, serving);
                 }
                 // A client that goes away takes its guest with it.
                 let mut rest = AbortOnDrop(Some(rest));
                 if let Ok(answer) = answer.await {
                     rest.0 = None;
-                    return self.respond(answer, cut);
+                    return self.respond(answer, cut, serving);
                 }
                 rest.outcome().await
             }
         };
-        self.refuse(outcome)
-    }
-
-    /// A place for one more request; `None` when there is none for as long as a request may take.
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        let requests = self.requests.clone();
-        if let Ok(permit) = requests.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        tokio::time::timeout(self.settings.timeout, requests.acquire_owned()).await.ok()?.ok()
+        self.refuse(outcome, serving)
     }
 
     /// What the guest answered.
-    fn respond(&self, answer: Result<Response<WasiBody>, String>, cut: Cut) -> Response<WasiBody> {
+    fn respond(
+        &self,
+        answer: Result<Response<WasiBody>, String>,
+        cut: Cut,
+        serving: Option<&Arc<Serving>>,
+    ) -> Response<WasiBody> {
         match answer {
             Ok(response) => response.map(|body| cut.guard(body, self.settings.max_response)),
             Err(code) => {
-                self.log(&format!("request failed: the guest answered with {code}\n"));
+                self.log(serving, &format!("request failed: the guest answered with {code}\n"));
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest answered with an error")
             }
         }
     }
 
     /// What is said in place of a guest that did not answer.
-    fn refuse(&self, outcome: Option<Outcome>) -> Response<WasiBody> {
+    fn refuse(&self, outcome: Option<Outcome>, serving: Option<&Arc<Serving>>) -> Response<WasiBody> {
         match outcome {
             Some(Outcome::TimedOut) => plain(StatusCode::GATEWAY_TIMEOUT, "the guest did not answer in time"),
             Some(Outcome::Ended(Ending::NoRoom(_))) => {
@@ -384,7 +351,7 @@ impl Server {
             }
             Some(Outcome::Killed) => plain(StatusCode::SERVICE_UNAVAILABLE, "the container is stopping"),
             Some(Outcome::Ended(_) | Outcome::Finished) | None => {
-                self.log("request failed: the guest ended without an answer\n");
+                self.log(serving, "request failed: the guest ended without an answer\n");
                 plain(StatusCode::INTERNAL_SERVER_ERROR, "the guest ended without an answer")
             }
         }
@@ -394,18 +361,20 @@ impl Server {
     async fn handle(
         self: Arc<Self>,
         request: Request<Incoming>,
+        serving: Option<Arc<Serving>>,
         answered: Answered,
-        _permit: OwnedSemaphorePermit,
+        place: OwnedSemaphorePermit,
         cut: Cut,
     ) -> Outcome {
         let _running = self.host.ticker.running();
-        let request = request.map(|body| LimitedBody::new(body, self.settings.max_body));
-        let me = self.clone();
+        let request = request.map(|body| LimitedBody::new(body, self.settings.max_body, TOO_LONG));
+        let (me, within) = (self.clone(), serving.clone());
         let call = async move {
-            let mut instance = me.instance().await?;
+            let mut instance = me.instance(within.as_deref()).await?;
             let served = cut.unless_done();
-            instance.serve(request, answered).await?;
+            instance.serve(request, answered, within.as_deref()).await?;
             served.done();
+            me.room.learn(instance.memory());
             me.idle.keep(instance);
             wasmtime::Result::Ok(())
         };
@@ -419,18 +388,28 @@ impl Server {
         match &outcome {
             Outcome::TimedOut => {
                 self.guest.figures.timed_out();
-                self.log(&format!("request failed: it took longer than {:?}\n", self.settings.timeout));
+                if let Some(serving) = &serving {
+                    serving.failed("timeout", "it took longer than it may");
+                }
+                self.log(
+                    serving.as_ref(),
+                    &format!("request failed: it took longer than {:?}\n", self.settings.timeout),
+                );
             }
             Outcome::Ended(ending) => {
                 self.guest.figures.ended(ending);
                 self.count_exhaustion(ending);
+                if let Some(serving) = &serving {
+                    serving.ended(ending);
+                }
                 if let Some(line) = ending.log_line() {
-                    self.log(&format!("request failed: {line}"));
+                    self.log(serving.as_ref(), &format!("request failed: {line}"));
                 }
             }
             Outcome::Finished => self.exhausted.lock().in_a_row = 0,
             Outcome::Killed => {}
         }
+        self.room.leave(place);
         outcome
     }
 
@@ -449,8 +428,12 @@ impl Server {
     }
 
     /// An idle instance or a new one; if the node has room for none, in the place of others' idle ones.
-    async fn instance(&self) -> wasmtime::Result<Instance> {
-        if let Some(instance) = self.idle.take() {
+    async fn instance(&self, serving: Option<&Serving>) -> wasmtime::Result<Instance> {
+        let idle = self.idle.take();
+        if let Some(serving) = serving {
+            serving.instantiated(idle.is_none());
+        }
+        if let Some(instance) = idle {
             return Ok(instance);
         }
         match Instance::new(&self.pre, &self.guest).await {
@@ -461,8 +444,11 @@ impl Server {
         }
     }
 
-    fn log(&self, line: &str) {
-        self.guest.stderr.note(line);
+    fn log(&self, serving: Option<&Arc<Serving>>, line: &str) {
+        match serving {
+            None => self.guest.stderr.note(line),
+            Some(serving) => self.guest.stderr.note(&format!("{}{line}", serving.note_label())),
+        }
     }
 }
 
@@ -544,50 +530,4 @@ fn plain(status: StatusCode, text: &str) -> Response<WasiBody> {
         .headers_mut()
         .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn annotations_set_the_limits_and_nonsense_is_refused() {
-        let settings = |key: &str, value: &str| {
-            Settings::from_annotations(&BTreeMap::from([(key.to_owned(), value.to_owned())]))
-        };
-        assert_eq!(
-            settings("x", "y").unwrap(),
-            Settings {
-                timeout: REQUEST_TIMEOUT,
-                cpu: REQUEST_TIMEOUT / 3,
-                max_body: MAX_BODY_BYTES,
-                max_response: u64::MAX,
-                concurrency: MAX_CONCURRENT_REQUESTS,
-                reuse: 1
-            }
-        );
-        assert_eq!(settings(TIMEOUT_ANNOTATION, "250ms").unwrap().timeout, Duration::from_millis(250));
-        assert_eq!(settings(TIMEOUT_ANNOTATION, "5m").unwrap().timeout, Duration::from_secs(300));
-        assert_eq!(settings(MAX_BODY_ANNOTATION, "10").unwrap().max_body, 10);
-        assert_eq!(settings(CONCURRENCY_ANNOTATION, "7").unwrap().concurrency, 7);
-        assert!(settings(CONCURRENCY_ANNOTATION, "0").is_err());
-        assert_eq!(settings(REQUEST_CPU_ANNOTATION, "50ms").unwrap().cpu, Duration::from_millis(50));
-        assert!(settings(REQUEST_CPU_ANNOTATION, "31s").is_err(), "more than the request's time");
-        for bad in ["", "5", "0s", "2h", "s", "-1s", "99999999999999999999s"] {
-            assert!(settings(TIMEOUT_ANNOTATION, bad).is_err(), "{bad}");
-        }
-        assert!(settings(MAX_BODY_ANNOTATION, "64Mi").is_err());
-        assert_eq!(settings(INSTANCE_REUSE_ANNOTATION, "128").unwrap().reuse, 128);
-        for bad in ["", "0", "-1", "true", "10001"] {
-            assert!(settings(INSTANCE_REUSE_ANNOTATION, bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn concurrency_follows_from_the_memory_limit() {
-        assert_eq!(compute_concurrency(u64::MAX, 1 << 20), MAX_CONCURRENT_REQUESTS);
-        assert_eq!(compute_concurrency(10 << 20, 1 << 20), 10);
-        assert_eq!(compute_concurrency(1, 1 << 20), 1);
-        assert_eq!(compute_concurrency(1 << 30, 0), MAX_CONCURRENT_REQUESTS);
-    }
 }

@@ -1,6 +1,7 @@
 //! One instance of a wasi:http component, and one request in it.
 use crate::guest::{ComponentState, Guest};
-use crate::request_body::LimitedBody;
+use crate::limited_body::RequestBody;
+use crate::traces::Serving;
 use bytes::Bytes;
 use http::{Request, Response, Uri, header, uri};
 use http_body::{Body, Frame, SizeHint};
@@ -64,16 +65,23 @@ impl Instance {
     /// used again, nor when this future was dropped before its end.
     pub(crate) async fn serve(
         &mut self,
-        request: Request<LimitedBody>,
+        request: Request<RequestBody>,
         answered: Answered,
+        serving: Option<&Serving>,
     ) -> wasmtime::Result<()> {
         self.served = self.served.saturating_add(1);
+        self.store.data_mut().begin_request(serving);
         // The last one passed while it was idle.
         self.store.set_epoch_deadline(1);
         match &self.handler {
             Handler::P2(proxy) => serve_p2(&mut self.store, proxy, request, answered).await,
             Handler::P3(service) => serve_p3(&mut self.store, service, request, answered).await,
         }
+    }
+
+    /// The bytes of its memories and tables.
+    pub(crate) fn memory(&self) -> u64 {
+        self.store.data().memory()
     }
 
     /// Whether it may serve another request, of `most` in all. One that still holds parts of the last request, or holds
@@ -93,7 +101,7 @@ impl Instance {
 async fn serve_p2(
     store: &mut Store<ComponentState>,
     proxy: &Proxy,
-    request: Request<LimitedBody>,
+    request: Request<RequestBody>,
     answered: Answered,
 ) -> wasmtime::Result<()> {
     let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
@@ -107,7 +115,7 @@ async fn serve_p2(
 async fn serve_p3(
     store: &mut Store<ComponentState>,
     service: &Service,
-    request: Request<LimitedBody>,
+    request: Request<RequestBody>,
     answered: Answered,
 ) -> wasmtime::Result<()> {
     let request = with_authority(request);
@@ -157,7 +165,7 @@ impl Body for BeingRead {
 }
 
 /// WASI 0.3 takes scheme and authority from the target alone; HTTP/1.1 has the authority in a header.
-fn with_authority(mut request: Request<LimitedBody>) -> Request<LimitedBody> {
+fn with_authority(mut request: Request<RequestBody>) -> Request<RequestBody> {
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse().ok());
     parts.authority = parts.authority.or(host);

@@ -38,6 +38,7 @@ mod http_server;
 mod idle;
 mod instance;
 mod lanes;
+mod limited_body;
 pub mod limits;
 mod listener;
 mod log_rate;
@@ -46,12 +47,16 @@ mod offers;
 mod outbound;
 mod preopen;
 mod reach;
-mod request_body;
+
 mod response_body;
+mod room;
 mod sealed;
+mod settings;
 mod sockets;
 mod stdio;
+mod terminal;
 mod ticker;
+mod traces;
 
 pub use compiler::compile_main;
 
@@ -61,6 +66,7 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use telemetry::Tracer;
 use tokio_util::sync::CancellationToken;
 
 /// What the shim needs to know of its machine.
@@ -87,6 +93,8 @@ pub struct Config {
     pub keyvalue_bytes: u64,
     /// Instances alive at once on this node; the pooling allocator reserves addresses for that many.
     pub max_instances: u32,
+    /// Begins a span for each request that a guest serves or sends; without it nobody traces.
+    pub tracer: Option<Arc<Tracer>>,
 }
 
 impl Config {
@@ -103,6 +111,7 @@ impl Config {
             service_ranges: vec![(Ipv4Addr::new(127, 96, 0, 0), 16)],
             compiler: Vec::new(),
             max_instances: limits::MAX_INSTANCES,
+            tracer: None,
         }
     }
 }
@@ -154,6 +163,18 @@ impl Shim for WasmtimeShim {
         let ImageContent::Wasm { path, digest } = image else { return Ok(()) };
         let host = self.host().await?;
         host.code.prepare(host, path, digest, tenant).await.map(|_| ())
+    }
+
+    async fn kept_namespaces(&self) -> Result<Vec<String>, Error> {
+        let dir = self.config.keyvalue_dir.clone();
+        let listed = tokio::task::spawn_blocking(move || capability::keyvalue::kept_namespaces(&dir)).await;
+        listed.map_err(|e| Error::Unavailable(format!("the key-value stores cannot be listed: {e}")))?
+    }
+
+    async fn forget_namespace(&self, namespace: &str) -> Result<(), Error> {
+        // Whoever has it open is asked, so that nothing is removed under it.
+        let host = self.host().await?;
+        host.capabilities.iter().try_for_each(|capability| capability.forget_namespace(namespace))
     }
 
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error> {

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
@@ -174,14 +175,17 @@ impl Meter {
             }
             let me = self.clone();
             let lane = self.lane(Duration::ZERO);
-            let computing = async move { me.run_computing(call, lane).await };
+            // Not as the task's own result: that is dropped after the task counts as ended, and with it the memory of a
+            // guest whose end was waited for.
+            let (step, next) = oneshot::channel();
+            let computing = async move { drop(step.send(me.run_computing(call, lane).await)) };
             let mut task = AbortOnDrop(self.tasks.spawn_on(computing, self.lanes.threads(lane)));
-            call = match (&mut task.0).await {
+            call = match next.await {
                 Ok(Step::Done(result)) => return result,
                 Ok(Step::Move(call)) => call,
-                Err(error) => match error.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => return Err(wasmtime::format_err!("this node is shutting down")),
+                Err(_) => match (&mut task.0).await.map_err(JoinError::try_into_panic) {
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    _ => return Err(wasmtime::format_err!("this node is shutting down")),
                 },
             };
         }
@@ -266,9 +270,9 @@ async fn woken() {
     .await;
 }
 
-struct AbortOnDrop<T>(JoinHandle<T>);
+struct AbortOnDrop(JoinHandle<()>);
 
-impl<T> Drop for AbortOnDrop<T> {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }

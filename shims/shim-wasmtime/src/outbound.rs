@@ -6,6 +6,7 @@ use crate::dial::{Dialer, port_of};
 use crate::executor::Owned;
 use crate::limits::{FIRST_BYTE_TIMEOUT, MAX_IDLE_OUTGOING};
 use crate::reach::Reach;
+use crate::traces::Traces;
 use http_body_util::BodyExt;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -16,6 +17,7 @@ use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, LazyLock};
+use telemetry::SpanContext;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 type HttpClient = Client<HttpsConnector<Dialer>, WasiBody>;
@@ -121,20 +123,31 @@ static TLS: LazyLock<rustls::ClientConfig> = LazyLock::new(|| {
 });
 
 /// What a store holds of it.
-pub(crate) struct OutboundHooks(pub(crate) Arc<Outbound>);
+pub(crate) struct OutboundHooks {
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) traces: Option<Arc<Traces>>,
+    /// The request that is being served.
+    pub(crate) serving: Option<SpanContext>,
+}
 
 type Sent = Result<(http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
 
 impl WasiHttpHooks for OutboundHooks {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let sending = self.0.clone().send(request, options.unwrap_or_default());
+        let traces = self.traces.as_ref();
+        let span = traces.and_then(|traces| traces.send(self.serving.as_ref(), &mut request));
+        let sending = self.outbound.clone().send(request, options.unwrap_or_default());
         Box::new(async move {
-            let response = sending.await?;
+            let outcome = sending.await;
+            if let Some(span) = span {
+                span.over(&outcome);
+            }
+            let response = outcome?;
             // The client drives its connections itself; there is nothing left for the caller to drive.
             Ok((response, Box::new(std::future::ready(Ok(()))) as Box<_>))
         })

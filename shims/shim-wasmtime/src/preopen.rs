@@ -4,8 +4,10 @@
 //! as it is. A mounted file (a ConfigMap's subPath) is handed over inside a private *view*: a directory of the
 //! container's own that stands for the file's parent and holds a hard link to it, or a copy.
 //!
-//! Invariant: a guest sees exactly what was mounted; handing over a file never reveals its neighbours.
-use shim::{Error, Mount};
+//! Invariant: a guest sees exactly what was mounted; handing over a file never reveals its neighbours. What is pinned
+//! is handed over as it was pinned, to every instance: its path may lead elsewhere by then, and is not looked at.
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use shim::{Error, Mount, Pinned};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -18,6 +20,8 @@ pub(crate) struct Preopen {
     pub(crate) host: PathBuf,
     pub(crate) guest: String,
     pub(crate) read_only: bool,
+    /// Keeps `host` valid, where that is the path of an open directory.
+    pub(crate) pinned: Option<Pinned>,
 }
 
 /// What lies at a mount's path on this machine.
@@ -52,8 +56,12 @@ pub(crate) fn plan_preopens(mounts: &[(Mount, Found)]) -> Result<Vec<Planned>, E
     for (mount, found) in mounts {
         let guest = guest_path(&mount.container_path)?;
         if *found == Found::Directory {
-            let preopen =
-                Preopen { host: mount.host_path.clone(), guest: guest.clone(), read_only: mount.read_only };
+            let preopen = Preopen {
+                host: mount.source(),
+                guest: guest.clone(),
+                read_only: mount.read_only,
+                pinned: mount.pinned.clone(),
+            };
             if directories.insert(guest.clone(), preopen).is_some() {
                 return Err(Error::InvalidSpec(format!("two volumes are mounted at {guest}")));
             }
@@ -63,8 +71,7 @@ pub(crate) fn plan_preopens(mounts: &[(Mount, Found)]) -> Result<Vec<Planned>, E
             return Err(Error::InvalidSpec(format!("{guest:?} is no place for a file")));
         };
         let parent = if parent.is_empty() { "/" } else { parent };
-        let file =
-            ViewFile { name: name.to_owned(), host: mount.host_path.clone(), read_only: mount.read_only };
+        let file = ViewFile { name: name.to_owned(), host: mount.source(), read_only: mount.read_only };
         views.entry(parent.to_owned()).or_default().push(file);
     }
     for (parent, files) in &mut views {
@@ -104,8 +111,12 @@ pub(crate) fn apply_preopens(mounts: &[Mount], views_dir: &Path) -> Result<Vec<P
     let mut found = Vec::with_capacity(mounts.len());
     for mount in mounts {
         let io = |source| Error::Io { what: format!("mounting {}", mount.host_path.display()), source };
-        let host_path = mount.host_path.canonicalize().map_err(io)?;
-        let metadata = host_path.metadata().map_err(io)?;
+        let host_path = match mount.pinned {
+            Some(_) => mount.host_path.clone(),
+            None => mount.host_path.canonicalize().map_err(io)?,
+        };
+        let mount = Mount { host_path, ..mount.clone() };
+        let metadata = mount.source().metadata().map_err(io)?;
         let kind = match (metadata.is_dir(), metadata.is_file()) {
             (true, _) => Found::Directory,
             (_, true) => Found::File,
@@ -116,7 +127,7 @@ pub(crate) fn apply_preopens(mounts: &[Mount], views_dir: &Path) -> Result<Vec<P
                 )));
             }
         };
-        found.push((Mount { host_path, ..mount.clone() }, kind));
+        found.push((mount, kind));
     }
     plan_preopens(&found)?
         .into_iter()
@@ -126,7 +137,7 @@ pub(crate) fn apply_preopens(mounts: &[Mount], views_dir: &Path) -> Result<Vec<P
             Planned::View { guest, files, read_only } => {
                 let host = views_dir.join(number.to_string());
                 make_view(&host, &files, read_only)?;
-                Ok(Preopen { host, guest, read_only })
+                Ok(Preopen { host, guest, read_only, pinned: None })
             }
         })
         .collect()
@@ -139,11 +150,8 @@ fn make_view(view: &Path, files: &[ViewFile], view_is_read_only: bool) -> Result
         let inside = view.join(&file.name);
         remove_if_there(&inside).map_err(io)?;
         // A file that the guest must not change, in a view where it may write, can only be a copy.
-        let linked = if file.read_only && !view_is_read_only {
-            None
-        } else {
-            Some(fs::hard_link(&file.host, &inside))
-        };
+        let linked =
+            if file.read_only && !view_is_read_only { None } else { Some(hard_link(&file.host, &inside)) };
         match linked {
             Some(Ok(())) => continue,
             Some(Err(e)) if !file.read_only => {
@@ -163,6 +171,11 @@ fn make_view(view: &Path, files: &[ViewFile], view_is_read_only: bool) -> Result
     Ok(())
 }
 
+/// Links to what the path leads to, not to a link it is: a pinned file's path is one of the kernel's.
+fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    Ok(nix::unistd::linkat(AT_FDCWD, from, AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW)?)
+}
+
 fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -175,7 +188,7 @@ mod tests {
     use super::*;
 
     fn mount(host: &str, guest: &str, read_only: bool) -> Mount {
-        Mount { host_path: host.into(), container_path: guest.into(), read_only }
+        Mount { host_path: host.into(), container_path: guest.into(), read_only, pinned: None }
     }
 
     #[test]
@@ -192,7 +205,12 @@ mod tests {
         assert_eq!(
             plan,
             [
-                Planned::Directory(Preopen { host: "/d".into(), guest: "/data/x".into(), read_only: true }),
+                Planned::Directory(Preopen {
+                    host: "/d".into(),
+                    guest: "/data/x".into(),
+                    read_only: true,
+                    pinned: None
+                }),
                 Planned::View {
                     guest: "/etc/app".into(),
                     files: vec![file("a.conf", "/a", true), file("b.conf", "/b", false)],

@@ -93,6 +93,16 @@ impl Learned {
     }
 }
 
+/// Notes what datagrams were about lately.
+fn remember<T: PartialEq>(lately: &mut VecDeque<T>, what: T) {
+    if !lately.contains(&what) {
+        lately.push_back(what);
+        if lately.len() > MAX_ASKED {
+            lately.pop_front();
+        }
+    }
+}
+
 /// One container's.
 pub(crate) struct Reach {
     pub(crate) pod_ip: IpAddr,
@@ -106,6 +116,8 @@ pub(crate) struct Reach {
     listening: Mutex<BTreeSet<(Protocol, u16)>>,
     /// Where datagrams were sent lately.
     asked: Mutex<VecDeque<SocketAddr>>,
+    /// Services whose endpoints datagrams were led to lately, for guests with a list of hosts: the list has the Service.
+    led: Mutex<VecDeque<(SocketAddr, SocketAddr)>>,
     /// Turns between endpoints.
     turn: AtomicUsize,
     figures: Arc<Figures>,
@@ -128,6 +140,7 @@ impl Reach {
             cleared: Mutex::default(),
             listening: Mutex::default(),
             asked: Mutex::default(),
+            led: Mutex::default(),
             turn: AtomicUsize::new(0),
             figures,
         }
@@ -316,19 +329,42 @@ impl Reach {
 
     /// Whether a datagram may be sent to exactly this address.
     pub(crate) fn may_send(&self, to: SocketAddr) -> bool {
-        let may = self.lists_address(to) && self.permits(to, Protocol::Udp);
+        let listed = self.lists_address(to) || self.lists_service_of(to);
+        let may = listed && self.permits(to, Protocol::Udp);
         if !may {
             self.refuse(&to, Refused::Address);
             return may;
         }
-        let mut asked = self.asked.lock();
-        if !asked.contains(&to) {
-            asked.push_back(to);
-            if asked.len() > MAX_ASKED {
-                asked.pop_front();
-            }
-        }
+        remember(&mut self.asked.lock(), to);
         may
+    }
+
+    /// Where a datagram to an address goes: where the one `before` went, as long as that is an endpoint of the Service and
+    /// permitted.
+    pub(crate) fn lead_datagram(
+        &self,
+        to: SocketAddr,
+        before: Option<SocketAddr>,
+    ) -> Result<SocketAddr, Refused> {
+        let ways = self.translate(to, Protocol::Udp)?;
+        let way = before.filter(|before| ways.contains(before)).or(ways.first().copied());
+        let way = way.ok_or(Refused::NoEndpoint)?;
+        if way != to && self.hosts.is_some() {
+            remember(&mut self.led.lock(), (to, way));
+        }
+        Ok(way)
+    }
+
+    /// Whether a datagram was led there for a Service that the host list has, and is an endpoint of still.
+    fn lists_service_of(&self, to: SocketAddr) -> bool {
+        let Some(services) = self.services() else { return false };
+        self.led.lock().iter().any(|(service, endpoint)| {
+            *endpoint == to
+                && self.lists_address(*service)
+                && services
+                    .of_address(service.ip())
+                    .is_some_and(|known| known.endpoints(Protocol::Udp, service.port()).contains(&to))
+        })
     }
 
     /// Whether a socket may listen there: never on all addresses, for those are the node's.
@@ -657,5 +693,57 @@ pub(crate) mod tests {
             world.reach.learn(IpAddr::V4(Ipv4Addr::from(n as u32)), "a.example");
         }
         assert_eq!(there(80), Err(Refused::Host), "forgotten");
+    }
+
+    fn with_dns(endpoints: &[&str]) -> Option<Arc<Services>> {
+        let mut services = Services::clone(&known().unwrap());
+        let mut dns = service("shop", "dns", "127.96.0.53", 53, endpoints);
+        dns.ports[0].protocol = Protocol::Udp;
+        services.insert(dns);
+        Some(Arc::new(services))
+    }
+
+    #[test]
+    fn datagrams_to_a_service_go_to_one_endpoint_while_it_serves_and_policy_permits() {
+        let world = world(None);
+        let (a, b) = ("127.42.0.1:5353", "127.42.0.2:5353");
+        world.services.send_replace(with_dns(&[a, b]));
+        let dns: SocketAddr = "127.96.0.53:53".parse().unwrap();
+        let lead = |before: Option<&str>| {
+            let led = world.reach.lead_datagram(dns, before.map(|before| before.parse().unwrap()));
+            led.map(|way| way.to_string())
+        };
+        for before in [a, b, a] {
+            assert_eq!(lead(Some(before)).unwrap(), before);
+        }
+        assert_ne!(lead(None), lead(None), "sockets take turns");
+        world.rules.send_replace(Arc::new(Rules { egress: only(&["127.42.0.2"]), ..Rules::default() }));
+        assert_eq!(lead(Some(a)).unwrap(), b);
+        assert!(!world.reach.may_send(a.parse().unwrap()) && world.reach.may_send(b.parse().unwrap()));
+        world.services.send_replace(with_dns(&[a]));
+        assert_eq!(lead(Some(b)), Err(Refused::Address));
+        world.services.send_replace(with_dns(&[]));
+        assert_eq!(lead(Some(b)), Err(Refused::NoEndpoint));
+        assert_eq!(
+            world.reach.lead_datagram("127.96.0.9:80".parse().unwrap(), None),
+            Err(Refused::NoEndpoint)
+        );
+    }
+
+    #[test]
+    fn a_host_list_that_has_a_service_permits_datagrams_to_its_endpoints_of_now_alone() {
+        let world = world(Some("dns:53"));
+        let (a, b) = ("127.42.0.1:5353", "127.42.0.2:5353");
+        world.services.send_replace(with_dns(&[a]));
+        let may_send = |to: &str| world.reach.may_send(to.parse().unwrap());
+        assert!(!may_send(a), "nobody led it there");
+        assert_eq!(
+            world.reach.lead_datagram("127.96.0.53:53".parse().unwrap(), None),
+            Ok(a.parse().unwrap())
+        );
+        assert!(may_send(a) && !may_send(b));
+        world.services.send_replace(with_dns(&[b]));
+        assert!(!may_send(a), "it is somebody else's address by now");
+        assert_eq!(world.reach.lead_datagram("127.96.0.9:80".parse().unwrap(), None), Err(Refused::Host));
     }
 }

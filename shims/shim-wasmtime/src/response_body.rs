@@ -3,6 +3,7 @@
 //! Invariant: a client can tell a whole body from one that was cut off, because its guest trapped, was ended or said
 //! more than it may: what was cut off ends with an error, which breaks the connection or the stream, and never like a
 //! body that is complete.
+use crate::limited_body::LimitedBody;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -30,7 +31,8 @@ impl Cut {
 
     /// The body as the client gets it: no more than `limit` bytes, and with an error at its end if it was cut off.
     pub(crate) fn guard(self, body: WasiBody, limit: u64) -> WasiBody {
-        GuardedBody { inner: body, cut: self, left: limit, limit }.boxed_unsync()
+        let inner = LimitedBody::new(body, limit, Error::HttpResponseBodySize);
+        GuardedBody { inner, cut: self }.boxed_unsync()
     }
 }
 
@@ -49,10 +51,8 @@ impl Drop for CutUnlessDone {
 }
 
 struct GuardedBody {
-    inner: WasiBody,
+    inner: LimitedBody<WasiBody>,
     cut: Cut,
-    left: u64,
-    limit: u64,
 }
 
 impl Body for GuardedBody {
@@ -63,17 +63,10 @@ impl Body for GuardedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            None if self.cut.0.load(SeqCst) => return Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
-            other => return Poll::Ready(other),
-        };
-        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-        match self.left.checked_sub(length) {
-            Some(left) => self.left = left,
-            None => return Poll::Ready(Some(Err(Error::HttpResponseBodySize(Some(self.limit))))),
-        }
-        Poll::Ready(Some(Ok(frame)))
+        Poll::Ready(match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+            None if self.cut.0.load(SeqCst) => Some(Err(Error::HttpResponseIncomplete)),
+            other => other,
+        })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -3,14 +3,13 @@ use crate::limits::OUTPUT_CHUNK;
 use crate::log_rate::LogRate;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use shim::{Input, Output, Stream};
-use std::future::Future;
+use shim::{Input, Output, Room, Stream};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
@@ -21,12 +20,43 @@ pub(crate) struct GuestOutput {
     output: Arc<dyn Output>,
     stream: Stream,
     rate: Arc<LogRate>,
+    /// What each line begins with, and whether one has not yet begun.
+    label: Option<(Label, Arc<AtomicBool>)>,
+}
+
+/// A text that the lines of an instance's streams begin with.
+#[derive(Clone, Default)]
+pub(crate) struct Label(Arc<Mutex<String>>);
+
+impl Label {
+    pub(crate) fn set(&self, text: String) {
+        *self.0.lock() = text;
+    }
+
+    /// `bytes` with the text before each line that begins in them. `at_start` says whether one begins with the first,
+    /// and is told whether one begins with what comes next.
+    fn before_lines(&self, bytes: &[u8], at_start: &AtomicBool) -> Vec<u8> {
+        let text = self.0.lock();
+        let mut labelled = Vec::with_capacity(bytes.len() + text.len());
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if at_start.swap(line.ends_with(b"\n"), Relaxed) {
+                labelled.extend_from_slice(text.as_bytes());
+            }
+            labelled.extend_from_slice(line);
+        }
+        labelled
+    }
 }
 
 impl GuestOutput {
     /// `rate` is the container's, for both its streams.
     pub(crate) fn new(output: Arc<dyn Output>, stream: Stream, rate: Arc<LogRate>) -> Self {
-        Self { output, stream, rate }
+        Self { output, stream, rate, label: None }
+    }
+
+    /// The same stream, each of its lines with `label` before it.
+    pub(crate) fn labelled(&self, label: &Label) -> Self {
+        Self { label: Some((label.clone(), Arc::new(AtomicBool::new(true)))), ..self.clone() }
     }
 
     /// The same stream, written somewhere else.
@@ -35,14 +65,28 @@ impl GuestOutput {
     }
 
     fn write_now(&self, bytes: &[u8]) {
+        if let Some((label, at_start)) = &self.label {
+            let labelled = label.before_lines(bytes, at_start);
+            self.rate.take(labelled.len());
+            self.output.write(self.stream, &labelled);
+            return;
+        }
         self.rate.take(bytes.len());
         self.output.write(self.stream, bytes);
     }
 
-    /// Writes when the rate allows it.
+    /// What to wait for before the next write: the rate, and then whoever reads.
+    fn pause(&self) -> Option<Room> {
+        match self.rate.wait() {
+            Some(wait) => Some(Box::pin(tokio::time::sleep(wait))),
+            None => self.output.room(),
+        }
+    }
+
+    /// Writes when the rate allows it, and whoever reads.
     pub(crate) async fn write_paced(&self, bytes: &[u8]) {
-        while let Some(wait) = self.rate.wait() {
-            tokio::time::sleep(wait).await;
+        while let Some(pause) = self.pause() {
+            pause.await;
         }
         self.write_now(bytes);
     }
@@ -78,8 +122,8 @@ impl StdoutStream for GuestOutput {
 #[wasmtime_wasi::async_trait]
 impl Pollable for GuestOutput {
     async fn ready(&mut self) {
-        while let Some(wait) = self.rate.wait() {
-            tokio::time::sleep(wait).await;
+        while let Some(pause) = self.pause() {
+            pause.await;
         }
     }
 }
@@ -95,23 +139,28 @@ impl OutputStream for GuestOutput {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(if self.rate.wait().is_some() { 0 } else { OUTPUT_CHUNK })
+        Ok(if self.pause().is_some() { 0 } else { OUTPUT_CHUNK })
     }
 }
 
 /// The same as an [`AsyncWrite`].
 struct PacedWriter {
     output: GuestOutput,
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Room>,
 }
 
 impl AsyncWrite for PacedWriter {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        while let Some(wait) = self.output.rate.wait() {
-            let pause = self.pause.insert(Box::pin(tokio::time::sleep(wait)));
-            ready!(pause.as_mut().poll(cx));
+        loop {
+            // The one begun is waited for to its end: a new one would not know who wakes this writer.
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+            }
+            self.pause = self.output.pause();
+            if self.pause.is_none() {
+                break;
+            }
         }
-        self.pause = None;
         let chunk = &bytes[..bytes.len().min(OUTPUT_CHUNK)];
         self.output.write_now(chunk);
         Poll::Ready(Ok(chunk.len()))
@@ -143,5 +192,25 @@ impl AsyncRead for GuestInput {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(self.0.get_mut()).poll_read(cx, into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_stands_before_each_line_however_it_is_cut_into_writes() {
+        let (label, at_start) = (Label::default(), AtomicBool::new(true));
+        let write = |text: &str| String::from_utf8(label.before_lines(text.as_bytes(), &at_start)).unwrap();
+        assert_eq!(write("none yet\n"), "none yet\n");
+        label.set("t=1 ".into());
+        assert_eq!(write("a\nb"), "t=1 a\nt=1 b");
+        assert_eq!(write("c"), "c");
+        label.set("t=2 ".into());
+        assert_eq!(write("d\n"), "d\n");
+        assert_eq!(write("\n"), "t=2 \n");
+        assert_eq!(write(""), "");
+        assert_eq!(write("e"), "t=2 e");
     }
 }

@@ -367,6 +367,20 @@ impl Container for Handle {
         Ok(code)
     }
 
+    /// What the script says, and then standard input as standard output.
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error> {
+        let code = self.exec(args, Duration::MAX, streams.output.clone()).await?;
+        let Some(mut input) = streams.stdin else { return Ok(code) };
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = input.read(&mut buffer).await {
+            streams.output.write(Stream::Stdout, &buffer[..n]);
+            if let Some(room) = streams.output.room() {
+                room.await;
+            }
+        }
+        Ok(code)
+    }
+
     async fn delete(&self) -> Result<(), Error> {
         self.0.finish_with(137);
         if let Some(shim) = self.0.shim.upgrade() {

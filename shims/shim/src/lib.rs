@@ -12,14 +12,19 @@
 //! ```
 use async_trait::async_trait;
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::watch;
 
 pub mod fake;
+mod mount;
 mod network;
 
+pub use mount::{Mount, Pinned};
 pub use network::Network;
 
 /// What an image turned out to be once it lies on this machine.
@@ -55,14 +60,6 @@ impl ImageContent {
     }
 }
 
-/// A directory or file of this machine seen inside the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    pub host_path: PathBuf,
-    pub container_path: String,
-    pub read_only: bool,
-}
-
 /// Limits; `None` is unlimited as far as the node's own limits allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -76,12 +73,29 @@ pub struct Resources {
     pub oom_score_adj: Option<i64>,
 }
 
+/// Which system calls a container may make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// All that its capabilities permit.
+    #[default]
+    Unconfined,
+    /// Those of the shim's own profile.
+    RuntimeDefault,
+}
+
 /// Where a container's output goes: the runtime's log of it, and whoever is attached.
 pub trait Output: Send + Sync + 'static {
     /// Takes bytes of one stream as they come, whole lines or not. Blocks for no longer than a disk write;
     /// a guest that writes faster than its log allows is slowed down here.
     fn write(&self, stream: Stream, bytes: &[u8]);
+    /// What to wait for before the next write, where somebody reads who must not be overrun; `None` to go on.
+    fn room(&self) -> Option<Room> {
+        None
+    }
 }
+
+/// Resolves when there is room.
+pub type Room = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// One of the two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +109,21 @@ pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// Standard input of a container.
 pub type Input = Box<dyn tokio::io::AsyncRead + Send + Unpin>;
+
+/// The size of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerminalSize {
+    pub columns: u16,
+    pub rows: u16,
+}
+
+/// The streams of a command that runs beside a container's own.
+pub struct ExecStreams {
+    pub stdin: Option<Input>,
+    pub output: Arc<dyn Output>,
+    /// The command gets a terminal, whose size changes with this; all it writes is then standard output.
+    pub terminal: Option<watch::Receiver<Option<TerminalSize>>>,
+}
 
 /// Everything a shim must know to make a container.
 pub struct ContainerSpec {
@@ -115,6 +144,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     pub read_only_root: bool,
     pub privileged: bool,
+    pub seccomp: Seccomp,
     pub resources: Resources,
     /// The pod's address: where a wasi:http component is served and sockets are bound.
     pub pod_ip: IpAddr,
@@ -257,6 +287,15 @@ pub trait Shim: Send + Sync + 'static {
         Ok(())
     }
     /// Makes a container without starting it. Slow, failing things (compiling, mounting) happen here.
+    /// Namespaces that keep something on this node beyond their containers.
+    async fn kept_namespaces(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+    /// Removes what a namespace keeps on this node; [`Error::Unavailable`] while one of its containers may use it.
+    async fn forget_namespace(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
     async fn create(&self, spec: ContainerSpec) -> Result<Arc<dyn Container>, Error>;
     /// Takes up a container that an earlier process of this runtime made and that may still run: `None` when
     /// there is none of that id (always, for containers that live inside the process).
@@ -280,8 +319,10 @@ pub trait Container: Send + Sync + 'static {
     /// How it ended, if it has.
     fn exit(&self) -> Option<Exit>;
     fn stats(&self) -> Stats;
-    /// Runs a command beside the container's own (probes, `kubectl exec`). Gives its exit code.
+    /// Runs a command beside the container's own (probes). Gives its exit code.
     async fn exec(&self, args: &[String], timeout: Duration, output: Arc<dyn Output>) -> Result<i32, Error>;
+    /// The same with streams and for as long as it takes. Dropping the future ends the command.
+    async fn exec_with(&self, args: &[String], streams: ExecStreams) -> Result<i32, Error>;
     /// Releases everything it holds. It has ended, or is ended now.
     async fn delete(&self) -> Result<(), Error>;
 }

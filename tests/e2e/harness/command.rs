@@ -168,6 +168,11 @@ impl Background {
         }
     }
 
+    /// Whether it has said a line that holds `text`.
+    pub fn has_said(&self, text: &str) -> bool {
+        self.said.0.lock().expect("lock").lines.iter().any(|line| line.contains(text))
+    }
+
     /// Waits until it ends by itself; everything it said.
     #[track_caller]
     pub fn end(mut self, limit: Duration) -> (ExitStatus, String) {

@@ -17,9 +17,14 @@ pub fn dhow() -> PathBuf {
     existing("DHOW_TEST_BINARY", variable("DHOW_TEST_BINARY").into())
 }
 
+/// Where the guests were built.
+pub fn guests() -> PathBuf {
+    existing("DHOW_TEST_GUESTS", variable("DHOW_TEST_GUESTS").into())
+}
+
 /// A guest of `sample-workloads/`.
 pub fn guest(name: &str) -> PathBuf {
-    existing("DHOW_TEST_GUESTS", PathBuf::from(variable("DHOW_TEST_GUESTS")).join(format!("{name}.wasm")))
+    existing("DHOW_TEST_GUESTS", guests().join(format!("{name}.wasm")))
 }
 
 /// Whether a guest that needs another language's toolchain was built for this run.
@@ -28,6 +33,11 @@ pub fn was_built(guest: &str) -> bool {
         .expect("DHOW_TEST_OTHER_GUESTS is set by `cargo xtask test`")
         .split(',')
         .any(|name| name == guest)
+}
+
+/// A real Redis.
+pub fn redis() -> PathBuf {
+    existing("DHOW_TEST_REDIS", variable("DHOW_TEST_REDIS").into())
 }
 
 fn kubectls() -> Vec<PathBuf> {

@@ -1,5 +1,6 @@
 //! What the tests stand on.
 pub mod cluster;
+pub mod collector;
 pub mod command;
 pub mod environment;
 pub mod guard;

@@ -93,7 +93,7 @@ impl World {
         .expect("busybox");
         for applet in [
             "sh", "echo", "cat", "sleep", "id", "env", "pwd", "wget", "httpd", "dd", "ls", "mkdir", "grep",
-            "tail", "true", "false", "test", "[", "kill", "touch",
+            "tail", "true", "false", "test", "[", "kill", "touch", "tar",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("a link");
         }

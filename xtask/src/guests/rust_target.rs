@@ -1,8 +1,8 @@
 //! Rust guests: a core module for `wasm32-wasip1`, and a component made of it with the WASI p1 adapter.
 //!
-//! With rustup the target's standard library is fetched. Where it cannot be (no network but Debian's, say), it is
-//! built from Debian's `rust-web-src` with Debian's compiler and linked with the linker that every Rust toolchain
-//! carries.
+//! A compiler that has the target is used as it is; with rustup the target is fetched. Where it cannot be (no network but
+//! Debian's, say), the standard library is built from Debian's `rust-web-src` with Debian's compiler and linked with the
+//! linker that every Rust toolchain carries.
 use crate::debian::{ensure_packages, must, present};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -16,16 +16,14 @@ const DEBIAN_LIBRARY: &str = "/usr/lib/rustlib/src/rust/library";
 /// Builds the crate at `source` and returns its core module.
 pub(super) fn core_module(root: &Path, source: &Path, name: &str) -> Result<Vec<u8>> {
     let target_directory = root.join("target/guests/build");
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let this = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(if present("cargo") { "cargo".into() } else { this });
     cargo
         .args(["build", "--quiet", "--release", "--locked", "--target", TARGET, "--target-dir"])
         .arg(&target_directory)
-        .current_dir(source)
-        .env_remove("RUSTFLAGS")
-        // Set by the cargo that runs this xtask for its own toolchain.
-        .env_remove("RUSTC")
-        .env_remove("RUSTUP_TOOLCHAIN");
-    if !rustup_has_target() {
+        .current_dir(source);
+    of_people(&mut cargo);
+    if !has_target() {
         let sysroot = debian_sysroot(root)?;
         cargo
             .env("RUSTC", "/usr/bin/rustc")
@@ -56,17 +54,27 @@ pub(super) fn componentize(core: &[u8]) -> Result<Vec<u8>> {
         .encode()
 }
 
-/// Whether rustup has the target, or could fetch it now.
-fn rustup_has_target() -> bool {
+/// Whether the compiler that cargo will use has the target, or rustup could fetch it for that one now.
+fn has_target() -> bool {
+    let asked =
+        of_people(&mut Command::new("rustc")).args(["--print", "target-libdir", "--target", TARGET]).output();
+    let is_here = |o: std::process::Output| {
+        o.status.success() && Path::new(String::from_utf8_lossy(&o.stdout).trim()).is_dir()
+    };
+    if asked.is_ok_and(is_here) {
+        return true;
+    }
     if !present("rustup") {
         return false;
     }
-    let installed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    if installed.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).lines().any(|line| line == TARGET)) {
-        return true;
-    }
     println!("fetching {TARGET} with rustup …");
-    Command::new("rustup").args(["target", "add", TARGET]).output().is_ok_and(|o| o.status.success())
+    let fetched = of_people(&mut Command::new("rustup")).args(["target", "add", TARGET]).output();
+    fetched.is_ok_and(|o| o.status.success())
+}
+
+/// The toolchain that people get when they type `cargo` in the folder of a guest, not that which runs this xtask.
+fn of_people(command: &mut Command) -> &mut Command {
+    command.env_remove("RUSTC").env_remove("RUSTFLAGS").env_remove("RUSTUP_TOOLCHAIN")
 }
 
 /// A linker for WebAssembly: the one in the Rust toolchain, or LLVM's own.

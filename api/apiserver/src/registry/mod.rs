@@ -17,6 +17,7 @@ use crate::path::ResourceTarget;
 use crate::query::Query;
 use crate::server::Server;
 use http::HeaderMap;
+use hyper::upgrade::OnUpgrade;
 use machinery::resource::Resource;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub(crate) struct Request<'a> {
     pub(crate) target: &'a ResourceTarget,
     pub(crate) row: &'static Resource,
     pub(crate) output: Output,
+    /// The connection, if the client asks to make another protocol's of it.
+    pub(crate) upgrade: Option<&'a OnUpgrade>,
     /// Ends streams: the server or the connection goes away.
     pub(crate) end: &'a CancellationToken,
 }

@@ -60,20 +60,23 @@ pub(crate) async fn get(request: &Request<'_>) -> Result<Answer, Status> {
     Ok(out)
 }
 
-/// The kubelet's plain-text error, as a Status of the same code.
-async fn refused(answer: http::Response<hyper::body::Incoming>) -> Status {
+/// The kubelet's error, a Status or plain text, as a Status of the same code.
+pub(super) async fn refused(answer: http::Response<hyper::body::Incoming>) -> Status {
     let code = answer.status();
     let text = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
     let text = text.map(|t| String::from_utf8_lossy(&t.to_bytes()).trim().to_owned()).unwrap_or_default();
+    let told = serde_json::from_str::<Value>(&text).ok();
+    let text = told.as_ref().and_then(|v| v.get("message")?.as_str()).unwrap_or(&text);
     match code {
         StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::SERVICE_UNAVAILABLE => Status::unavailable(text),
         StatusCode::NOT_FOUND => Status::new(404, "NotFound", text),
         _ => Status::internal(format!("the kubelet answered {code}: {text}")),
     }
 }
 
 /// Which container is meant, worded as upstream words its refusals.
-fn container_of<'a>(pod: &'a Value, asked: Option<&str>) -> Result<&'a str, Status> {
+pub(super) fn container_of<'a>(pod: &'a Value, asked: Option<&str>) -> Result<&'a str, Status> {
     let name = meta::name(pod);
     let names = |field: &str| -> Vec<&'a str> {
         let list = pod.pointer(&format!("/spec/{field}")).and_then(Value::as_array);
@@ -122,7 +125,7 @@ fn waiting_reason<'a>(pod: &'a Value, container: &str) -> Option<&'a str> {
 }
 
 /// Escapes a query value: everything but RFC 3986's unreserved characters.
-fn escape(value: &str) -> String {
+pub(super) fn escape(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for b in value.bytes() {
         match b {

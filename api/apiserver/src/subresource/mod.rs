@@ -5,6 +5,7 @@ pub(crate) mod finalize;
 pub(crate) mod log;
 pub(crate) mod proxy;
 pub(crate) mod scale;
+pub(crate) mod streams;
 
 use crate::body::RequestBody;
 use crate::decode;

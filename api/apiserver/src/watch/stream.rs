@@ -205,7 +205,19 @@ impl Watcher {
             }
             Pulled::Behind => {
                 let prefix = object::key(self.row, &self.namespace, "");
-                match self.server.store.watch(&prefix, after).await {
+                let (server, end) = (self.server.clone(), self.end.clone());
+                // One after another: a thousand watchers that were too slow come here at the same time.
+                let turn = tokio::select! {
+                    turn = server.replays.acquire() => Some(turn.map_err(Status::internal)?),
+                    () = end.cancelled() => return Ok(Phase::Over),
+                    () = tokio::time::sleep_until(self.deadline) => None,
+                };
+                if turn.is_none() {
+                    return self.finish(out, after);
+                }
+                let replayed = server.store.watch(&prefix, after).await;
+                drop(turn);
+                match replayed {
                     Ok(stream) => Ok(Phase::CatchUp { after, stream }),
                     Err(e) => Err(watch_error(e, after)),
                 }

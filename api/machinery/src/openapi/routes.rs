@@ -178,7 +178,10 @@ pub(super) fn routes(r: &Resource, definitions: &Definitions) -> Vec<Route> {
     for s in r.subresources {
         let schema = match s.kind {
             SubresourceKind::Status | SubresourceKind::Finalize => Some(r.schema.to_owned()),
-            SubresourceKind::Log | SubresourceKind::Proxy => None,
+            SubresourceKind::Log
+            | SubresourceKind::Proxy
+            | SubresourceKind::Exec
+            | SubresourceKind::Attach => None,
             SubresourceKind::Scale | SubresourceKind::Binding | SubresourceKind::Eviction => {
                 definition_of(s.gvk, definitions)
             }
@@ -196,7 +199,11 @@ pub(super) fn routes(r: &Resource, definitions: &Definitions) -> Vec<Route> {
                     Verb::Delete => ("delete", Some(DELETE_OPTIONS.to_owned()), DELETE),
                     Verb::List | Verb::Watch | Verb::DeleteCollection => return None,
                 };
-                let action = if s.kind == SubresourceKind::Proxy { "connect" } else { method };
+                let connects = matches!(
+                    s.kind,
+                    SubresourceKind::Proxy | SubresourceKind::Exec | SubresourceKind::Attach
+                );
+                let action = if connects { "connect" } else { method };
                 Some(Operation {
                     method,
                     action,

@@ -16,6 +16,9 @@ const MAX_TIMEOUT_SECONDS: i64 = 3600;
 const MAX_CONCURRENCY: i64 = 100_000;
 /// Names of places to connect to: they travel in an annotation, 256 KiB at most with all others.
 const MAX_EGRESS: usize = 256;
+/// Interfaces of a component: all of WASI are about fifty. They travel in an annotation too.
+const MAX_IMPORTS: usize = 256;
+const MAX_IMPORT_LEN: usize = 256;
 
 impl Strategy for Revision {
     fn default(&self, obj: &mut Value) {
@@ -76,6 +79,7 @@ pub(super) fn check_spec(faults: &mut Faults, spec: &Value, path: &Path) {
         check::required(faults, secret, &path.child("imagePullSecrets").index(i), "name");
     }
     check_egress(faults, list(spec, "/egress"), &path.child("egress"));
+    check_imports(faults, list(spec, "/imports"), &path.child("imports"));
     check_config(faults, spec, &path.child("config"));
     check_buckets(faults, list(spec, "/keyvalue"), &path.child("keyvalue"));
 }
@@ -114,6 +118,21 @@ fn check_egress(faults: &mut Faults, places: &[Value], path: &Path) {
             let detail = "must be a host name, a name that begins with *. or an IP address, with a port or without \
                           (e.g. api.example.com:443, *.example.com, [fd00::1]:80)";
             faults.push(Error::invalid(path.index(i), place, detail));
+        }
+    }
+}
+
+/// The list travels in an annotation, separated by commas.
+fn check_imports(faults: &mut Faults, imports: &[Value], path: &Path) {
+    if imports.len() > MAX_IMPORTS {
+        faults.push(Error::too_many(path.clone(), imports.len(), MAX_IMPORTS));
+    }
+    for (i, import) in imports.iter().enumerate() {
+        let import = import.as_str().unwrap_or("");
+        let is_name = import.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b',');
+        if import.is_empty() || import.len() > MAX_IMPORT_LEN || !is_name {
+            let detail = "must be the name of an interface, with its version (e.g. wasi:http/types@0.2.0)";
+            faults.push(Error::invalid(path.index(i), import, detail));
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::resource::{ALL_VERBS, Resource, Scope, Subresource, SubresourceKind, 
 const EVENT_TTL_SECONDS: u64 = 3600;
 
 const CREATE: &[Verb] = &[Verb::Create];
+const CREATE_GET: &[Verb] = &[Verb::Create, Verb::Get];
 const GET: &[Verb] = &[Verb::Get];
 const GET_PATCH_UPDATE: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 /// A namespace is emptied before it goes, so they go one at a time.
@@ -162,8 +163,10 @@ pub static TABLE: &[Resource] = &[
         short_names: &["po"],
         categories: &["all"],
         subresources: &[
+            sub("attach", SubresourceKind::Attach, ("", "v1", "PodAttachOptions"), CREATE_GET),
             sub("binding", SubresourceKind::Binding, ("", "v1", "Binding"), CREATE),
             sub("eviction", SubresourceKind::Eviction, ("policy", "v1", "Eviction"), CREATE),
+            sub("exec", SubresourceKind::Exec, ("", "v1", "PodExecOptions"), CREATE_GET),
             sub("log", SubresourceKind::Log, ("", "v1", "Pod"), GET),
             status(("", "v1", "Pod")),
         ],

@@ -1,7 +1,7 @@
 //! What is read from a snapshot: a key in the past, a page of a list, the events of a watch.
 use super::{Snapshot, damaged, record};
-use crate::history;
-use crate::{Error, Event, Kv, Page, Revision};
+use crate::history::{self, Replay};
+use crate::{Error, Kv, Page, Revision};
 
 /// What a key held at `at`.
 pub(super) fn get_at(snapshot: &Snapshot, key: &str, at: Revision) -> Result<Option<Kv>, Error> {
@@ -80,7 +80,7 @@ pub(super) fn replay(
     prefix: &str,
     after: Revision,
     until: Revision,
-) -> Result<Vec<Event>, Error> {
+) -> Result<Replay, Error> {
     snapshot.check_revision(after)?;
     history::replay(snapshot.backwards(after)?, |key| snapshot.current(key), prefix, after, until)
 }

@@ -1,4 +1,5 @@
 //! `dhow build`.
+use crate::client_commands::import::is_http_handler;
 use crate::client_commands::push::component_info;
 use crate::project::Project;
 use anyhow::{Context, Result};
@@ -30,7 +31,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 
 fn serves(bytes: &[u8]) -> bool {
     let exports = component_info(bytes).map(|info| info.exports).unwrap_or_default();
-    exports.iter().any(|name| name.starts_with("wasi:http/"))
+    exports.iter().any(|name| is_http_handler(name))
 }
 
 fn shown(path: &Path) -> String {

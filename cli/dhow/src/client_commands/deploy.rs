@@ -10,6 +10,7 @@ use http::Request;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Make a program that answers HTTP reachable under a URL
 ///
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     timeout: u64,
 }
+
+/// How often, and after how long each time, it is looked whether queues are read: three seconds in all.
+const QUEUE_LOOKS: usize = 30;
+const QUEUE_LOOK: Duration = Duration::from_millis(100);
 
 /// What is to be deployed.
 pub(crate) struct Wish {
@@ -95,14 +100,42 @@ pub(crate) struct Served {
     pub(crate) url: String,
     /// Which revision serves.
     pub(crate) note: String,
+    pub(crate) took: Took,
+}
+
+/// How long each step took.
+pub(crate) struct Took {
+    /// Until every node had the image.
+    sent: Duration,
+    /// Until the API server had the function.
+    written: Duration,
+    /// Until its status said that the new revision serves: it was scheduled, compiled, started and given the traffic.
+    started: Duration,
+    /// Until the gateway had an answer of it.
+    answered: Duration,
+}
+
+impl std::fmt::Display for Took {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [sent, written, started, answered] =
+            [self.sent, self.written, self.started, self.answered].map(|part| part.as_millis());
+        let all = sent + written + started + answered;
+        write!(f, "{all} ms (sent {sent}, written {written}, started {started}, answered {answered})")
+    }
 }
 
 /// Makes or changes the function and waits until it serves.
 pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) -> Result<Served> {
+    let begun = Instant::now();
     let image = import::image(connection, &wish.image, import::Use::Http).await?;
+    let sent = begun.elapsed();
     let name = wish.name;
     let mut spec = wish.spec;
-    spec.insert("image".into(), json!(image));
+    // Always: what the image before imported is not what this one does.
+    if !spec.contains_key("imports") {
+        spec.insert("imports".into(), json!(image.imports));
+    }
+    spec.insert("image".into(), json!(image.reference));
     let path = format!("/apis/dhow.dev/v1alpha1/namespaces/{}/functions", connection.namespace);
     let existing =
         connection.client.request::<Value>(Request::get(format!("{path}/{name}")).body(Vec::new())?).await;
@@ -113,6 +146,7 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
         Err(e) if client::is_not_found(&e) => {
             let mut function =
                 serde_json::to_value(Function::new(&connection.namespace, &name, FunctionSpec::default()))?;
+            spec.retain(|_, value| !value.is_null());
             function["spec"] = Value::Object(spec);
             Request::post(format!("{path}?fieldManager=dhow-deploy"))
                 .header(http::header::CONTENT_TYPE, "application/json")
@@ -121,9 +155,23 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
         Err(e) => return Err(explain(e)),
     };
     let function: Function = connection.client.request(request).await.map_err(explain)?;
+    let written = begun.elapsed();
     let deployed = serving(connection, &name, function.metadata.generation);
     match tokio::time::timeout(Duration::from_secs(timeout), deployed).await {
-        Ok(served) => served,
+        Ok(served) => {
+            let (url, mut note, started) = served?;
+            let started = started.duration_since(begun);
+            let took = Took {
+                sent,
+                written: written.saturating_sub(sent),
+                started: started.saturating_sub(written),
+                answered: begun.elapsed().saturating_sub(started),
+            };
+            if let Some(why) = unread_queue(connection, &name).await? {
+                note += &format!("\nbut not its queue: {why}; `dhow ls` shows when that changes");
+            }
+            Ok(Served { url, note, took })
+        }
         Err(_) => {
             let status = function::get(connection, &name).await?.status.unwrap_or_default();
             let (_, _, message) = condition(&status.conditions, "Ready").unwrap_or_default();
@@ -135,8 +183,31 @@ pub(crate) async fn deploy(connection: &Connection, wish: Wish, timeout: u64) ->
     }
 }
 
-/// Waits until the revision of this generation serves, or is ready and has no share of the traffic.
-async fn serving(connection: &Connection, name: &str, generation: Option<i64>) -> Result<Served> {
+/// Why the messages of one of the function's queues are not delivered, if that is so after a moment.
+async fn unread_queue(connection: &Connection, name: &str) -> Result<Option<String>> {
+    let mut why = None;
+    for _ in 0..QUEUE_LOOKS {
+        let f = function::get(connection, name).await?;
+        let conditions = f.status.map(|s| s.conditions).unwrap_or_default();
+        match condition(&conditions, "TriggersReady") {
+            _ if !f.spec.triggers.iter().any(|t| t.queue.is_some()) => return Ok(None),
+            Some(("True", _, _)) => return Ok(None),
+            Some((_, _, message)) => why = Some(message.to_owned()),
+            None => {}
+        }
+        tokio::time::sleep(QUEUE_LOOK).await;
+    }
+    Ok(why)
+}
+
+/// Waits until the revision of this generation serves, or is ready and has no share of the traffic: gives the URL, what
+/// is to be said, and when the status told of it.
+async fn serving(
+    connection: &Connection,
+    name: &str,
+    generation: Option<i64>,
+) -> Result<(String, String, Instant)> {
+    let mut told = None;
     loop {
         let f = function::get(connection, name).await?;
         let status = f.status.clone().unwrap_or_default();
@@ -152,10 +223,11 @@ async fn serving(connection: &Connection, name: &str, generation: Option<i64>) -
                     shares(&status.traffic)
                 );
             }
-            if let (Some(note), Some(url)) = (note(name, &f, &status, own), status.url.clone())
-                && answers(&url).await
-            {
-                return Ok(Served { url, note });
+            if let (Some(note), Some(url)) = (note(name, &f, &status, own), status.url.clone()) {
+                let told = *told.get_or_insert_with(Instant::now);
+                if answers(&url).await {
+                    return Ok((url, note, told));
+                }
             }
         }
         tokio::time::sleep(LOOK_AGAIN).await;

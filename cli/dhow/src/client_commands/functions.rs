@@ -31,7 +31,7 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
     let path = functions.path((!args.all_namespaces).then_some(connection.namespace.as_str()));
     let list: Value =
         connection.client.request(Request::get(path).body(Vec::new())?).await.map_err(explain)?;
-    let mut rows = vec![["NAME", "READY", "URL", "SERVES", "IMAGE"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["NAME", "READY", "URL", "SERVES", "IMAGE", "WHY NOT"].map(str::to_owned).to_vec()];
     for f in list["items"].as_array().into_iter().flatten() {
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let wanted = f["spec"]["replicas"].as_u64().unwrap_or(1);
@@ -43,7 +43,8 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
         let traffic: Vec<TrafficStatus> =
             serde_json::from_value(f["status"]["traffic"].clone()).unwrap_or_default();
         let serves = function::shares(&traffic);
-        rows.push(vec![name, ready, text(&f["status"]["url"]), serves, text(&f["spec"]["image"])]);
+        let (url, image) = (text(&f["status"]["url"]), text(&f["spec"]["image"]));
+        rows.push(vec![name, ready, url, serves, image, why_not(&f["status"])]);
     }
     if rows.len() == 1 {
         eprintln!("There are no functions; `dhow deploy FILE.wasm` makes one.");
@@ -51,6 +52,13 @@ pub(crate) async fn list(cluster: &Cluster, args: ListArgs) -> Result<()> {
         print!("{}", output::columns(&rows));
     }
     Ok(())
+}
+
+/// What keeps the function, or one of its triggers, from being as wanted; nothing if all is well.
+fn why_not(status: &Value) -> String {
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let failing = conditions.filter(|c| c["status"] == "False");
+    failing.filter_map(|c| c["message"].as_str()).collect::<Vec<_>>().join("; ")
 }
 
 pub(crate) async fn remove(cluster: &Cluster, args: RemoveArgs) -> Result<()> {

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 /// Make a folder with a program to begin with
 ///
-/// Templates: rust-http (answers HTTP), rust-cron (called at certain times), go and c (programs that run to their
-/// end).
+/// Templates: rust-http, javascript and python (answer HTTP), rust-cron (called at certain times), go and c (programs
+/// that run to their end).
 ///
 /// Examples:
 ///   dhow new rust-http hello && cd hello && dhow watch
+///   dhow new javascript hello && cd hello && npm ci && dhow deploy
 ///   dhow new go tool && cd tool && dhow build && dhow run tool.wasm
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -27,6 +28,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("made {folder}: {}", template.what);
     println!("next:");
     println!("  cd {folder}");
+    if let Some(first) = template.first {
+        println!("  {first}      # once: the tools it is built with");
+    }
     if template.serves {
         println!("  dhow deploy      # build it and make it reachable");
         println!("  dhow watch       # and again at every change");

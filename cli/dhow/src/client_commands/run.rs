@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use http::Request;
 use http_body_util::StreamBody;
+use machinery::interface::IMPORTS_ANNOTATION;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -117,13 +118,15 @@ async fn run_pod(cluster: &Cluster, args: Args) -> Result<ExitCode> {
     let env = env(&args.env)?;
     let connection = cluster.connect().await?;
     let image = import::image(&connection, &args.image, import::Use::Command).await?;
+    let annotations = image.imports.map(|imports| json!({ IMPORTS_ANNOTATION: imports.join(",") }));
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "generateName": format!("run-{}-", import::base_name(&args.image)),
+                      "annotations": annotations,
                       "labels": { "app.kubernetes.io/managed-by": "dhow-run" } },
         "spec": {
             "restartPolicy": "Never", "volumes": volumes,
-            "containers": [{ "name": "main", "image": image, "args": args.args, "env": env, "volumeMounts": mounts,
+            "containers": [{ "name": "main", "image": image.reference, "args": args.args, "env": env, "volumeMounts": mounts,
                              "stdin": args.interactive, "stdinOnce": args.interactive }]
         }
     });

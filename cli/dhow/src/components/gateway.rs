@@ -1,6 +1,7 @@
 //! `dhow gateway`.
 use crate::ambient;
 use crate::connect::Cluster;
+use crate::otlp::{self, Telemetry};
 use crate::up::certificates::issue;
 use anyhow::{Context, Result};
 use client::Informers;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     /// Write a line for each request to standard error
     #[arg(long)]
     access_log: bool,
+    #[command(flatten)]
+    traces: otlp::Flags,
 }
 
 async fn listen(address: IpAddr, port: u16) -> Result<TcpListener> {
@@ -44,10 +47,12 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         }
         _ => None,
     };
+    let telemetry = Telemetry::start(&args.traces, "dhow-gateway")?;
     let config = gateway::Config {
         listener: listen(args.bind_address, args.port).await?,
         tls,
         metrics: Arc::default(),
+        tracer: telemetry.as_ref().map(Telemetry::tracer),
         ambient: ambient::real(),
     };
     super::until_signal(|shutdown| {
@@ -55,5 +60,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         gateway::run(config, client, informers, shutdown)
     })
     .await??;
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     Ok(())
 }

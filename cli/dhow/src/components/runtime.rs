@@ -1,6 +1,7 @@
 //! `dhow runtime`.
 use crate::ambient;
 use crate::client_commands::push::roots;
+use crate::otlp::{self, Telemetry};
 use anyhow::{Context, Result};
 use apiserver::Cidr;
 use cri::{
@@ -56,6 +57,8 @@ pub(crate) struct Flags {
     /// A certificate authority of registries to trust beside the system's, PEM; may be given again
     #[arg(long, value_name = "FILE")]
     registry_ca: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) traces: otlp::Flags,
 }
 
 impl Flags {
@@ -77,6 +80,7 @@ impl Flags {
                 std::path::absolute(file).with_context(|| format!("{} is not a path", file.display()))?;
             words.extend(["--registry-ca".to_owned(), path.display().to_string()]);
         }
+        words.extend(self.traces.words());
         Ok(words)
     }
 }
@@ -114,6 +118,8 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     wasm.reachable_loopback =
         loopback_ranges(&[&args.flags.pod_cidr, &args.flags.service_cluster_ip_range.to_string()]);
     wasm.service_ranges = loopback_ranges(&[&args.flags.service_cluster_ip_range.to_string()]);
+    let telemetry = Telemetry::start(&args.flags.traces, "dhow-runtime")?;
+    wasm.tracer = telemetry.as_ref().map(Telemetry::tracer);
     let wasm = WasmtimeShim::new(wasm, shutdown.clone());
     let monitor = vec![program, "internal-shim-monitor".into()];
     let linux = OciShim::new(
@@ -159,6 +165,9 @@ pub(crate) async fn run(args: Args) -> Result<()> {
     let _ = std::fs::remove_file(&args.listen);
     let served = serving.await;
     runtime.close().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     if signal == Signal::SIGINT {
         unmount_below(&args.root_dir);
     }

@@ -3,7 +3,7 @@ mod templates;
 mod toolchain;
 
 pub(crate) use templates::{TEMPLATES, create};
-pub(crate) use toolchain::{LANGUAGES, Need, find, missing, needs};
+pub(crate) use toolchain::{LANGUAGES, Need, find, install, missing, needs};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -79,14 +79,17 @@ impl Project {
             bail!("building {} needs {what}: {how}", self.manifest.name);
         }
         let [program, arguments @ ..] = &build.command[..] else { bail!("build.command is empty") };
-        let status = Command::new(program)
+        let program = self.program(program)?;
+        let status = Command::new(&program)
             .args(arguments)
             .envs(&build.environment)
             .current_dir(&self.folder)
             .kill_on_drop(true)
             .status()
             .await
-            .with_context(|| format!("{program} cannot be started: is it installed? `dhow doctor` tells"))?;
+            .with_context(|| {
+                format!("{} cannot be started: is it installed? `dhow doctor` tells", program.display())
+            })?;
         if !status.success() {
             bail!("`{}` failed ({status}); what it said stands above", build.command.join(" "));
         }
@@ -103,6 +106,23 @@ impl Project {
                 output.display()
             ),
         }
+    }
+
+    /// What is to be started: a word is looked for on PATH, a path is the project's own.
+    fn program(&self, word: &str) -> Result<PathBuf> {
+        if !word.contains('/') || Path::new(word).is_absolute() {
+            return Ok(word.into());
+        }
+        let folder = std::path::absolute(&self.folder).context("where the project lies")?;
+        let program = folder.join(word);
+        if !program.is_file() {
+            let how = match self.manifest.language.as_deref().and_then(install) {
+                Some(command) => format!("`{command}` in {} gets it", folder.display()),
+                None => format!("check build.command in {FILE}"),
+            };
+            bail!("building {} needs {word}, which is not there: {how}", self.manifest.name);
+        }
+        Ok(program)
     }
 
     /// The state of everything that is watched: another state means a change. Times, not contents: a look must be
@@ -146,6 +166,45 @@ mod tests {
             }
             assert!(create(template.name, &made).is_err(), "nothing is written over");
         }
+    }
+
+    #[test]
+    fn what_a_project_brings_along_is_named_with_the_way_to_get_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (template, tool, how) in [
+            ("javascript", "node_modules/.bin/componentize-js", "`npm ci` in "),
+            ("python", ".venv/bin/componentize-py", "`python3 -m venv .venv && "),
+        ] {
+            let made = folder.path().join(template);
+            create(template, &made).expect("a project");
+            let project = Project::open(&made).expect("a manifest");
+            let error = project.program(tool).expect_err("it was not installed").to_string();
+            assert!(error.contains(tool) && error.contains(how), "{error}");
+            std::fs::create_dir_all(made.join(tool).parent().expect("a folder")).expect("a folder");
+            std::fs::write(made.join(tool), "").expect("a file");
+            assert_eq!(project.program(tool).expect("it is there"), made.join(tool));
+            assert_eq!(project.program("cargo").expect("a word"), Path::new("cargo"));
+        }
+    }
+
+    /// Go takes a first part without a dot for its own: `tool`, `cmd`, and every package of its library.
+    #[test]
+    fn a_go_program_may_have_any_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = folder.path().join("tool");
+        create("go", &made).expect("a project");
+        let module = std::fs::read_to_string(made.join("go.mod")).expect("a file");
+        assert!(module.starts_with("module example.com/tool\n"), "{module}");
+    }
+
+    #[test]
+    fn a_lock_file_names_no_registry_and_is_written_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = folder.path().join("x");
+        create("javascript", &made).expect("a project");
+        let lock = std::fs::read_to_string(made.join("package-lock.json")).expect("a lock file");
+        assert_eq!(lock, include_str!("templates/javascript/package-lock.json.in"));
+        assert!(!lock.contains("resolved"), "whoever installs it names the registry");
     }
 
     #[test]

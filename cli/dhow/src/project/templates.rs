@@ -1,4 +1,5 @@
 //! What `dhow new` makes. `NAME` stands for the project's name, `CRATE` for it as Rust names files.
+use super::toolchain::{INSTALL_JAVASCRIPT, INSTALL_PYTHON};
 use crate::client_commands::import::base_name;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -9,6 +10,8 @@ pub(crate) struct Template {
     pub(crate) what: &'static str,
     /// Whether it answers HTTP; else it is a program for `dhow run`.
     pub(crate) serves: bool,
+    /// What is to be typed in the folder once before the first build.
+    pub(crate) first: Option<&'static str>,
     files: &'static [(&'static str, &'static str)],
 }
 
@@ -23,6 +26,7 @@ pub(crate) const TEMPLATES: &[Template] = &[
         name: "rust-http",
         what: "a function in Rust that answers HTTP",
         serves: true,
+        first: None,
         files: &[
             file!("rust-http", "Cargo.toml"),
             file!("rust-http", "src/lib.rs"),
@@ -33,6 +37,7 @@ pub(crate) const TEMPLATES: &[Template] = &[
         name: "rust-cron",
         what: "a function in Rust that is called at certain times",
         serves: true,
+        first: None,
         files: &[
             file!("rust-cron", "Cargo.toml"),
             file!("rust-cron", "src/lib.rs"),
@@ -43,13 +48,45 @@ pub(crate) const TEMPLATES: &[Template] = &[
         name: "go",
         what: "a program in Go that runs to its end",
         serves: false,
+        first: None,
         files: &[file!("go", "go.mod"), file!("go", "main.go"), file!("go", "dhow.toml")],
     },
     Template {
         name: "c",
         what: "a program in C that runs to its end",
         serves: false,
+        first: None,
         files: &[file!("c", "main.c"), file!("c", "dhow.toml")],
+    },
+    Template {
+        name: "javascript",
+        what: "a function in JavaScript that answers HTTP",
+        serves: true,
+        first: Some(INSTALL_JAVASCRIPT),
+        files: &[
+            file!("javascript", "package.json"),
+            file!("javascript", "package-lock.json"),
+            file!("javascript", "main.js"),
+            file!("javascript", "wit/world.wit"),
+            file!("javascript", "wit/deps/http.wit"),
+            file!("javascript", "dhow.toml"),
+            file!("javascript", ".gitignore"),
+        ],
+    },
+    Template {
+        name: "python",
+        what: "a function in Python that answers HTTP",
+        serves: true,
+        first: Some(INSTALL_PYTHON),
+        files: &[
+            file!("python", "requirements.txt"),
+            file!("python", "app.py"),
+            file!("python", "wit/world.wit"),
+            file!("python", "wit/deps/http.wit"),
+            file!("python", "wit/deps/io.wit"),
+            file!("python", "dhow.toml"),
+            file!("python", ".gitignore"),
+        ],
     },
 ];
 

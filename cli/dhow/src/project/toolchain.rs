@@ -13,7 +13,14 @@ pub(crate) struct Need {
 }
 
 /// Languages whose tools are known.
-pub(crate) const LANGUAGES: &[&str] = &["rust", "go", "c"];
+pub(crate) const LANGUAGES: &[&str] = &["rust", "go", "c", "javascript", "python"];
+
+/// What puts a project's own tools into its folder, as its lock file says.
+pub(crate) const INSTALL_JAVASCRIPT: &str = "npm ci";
+pub(crate) const INSTALL_PYTHON: &str = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt";
+
+/// The oldest node that componentize-js and what it needs run with.
+const NODE: u32 = 20;
 
 /// Everything that a language needs.
 pub(crate) fn needs(language: &str) -> Result<Vec<Need>> {
@@ -47,8 +54,30 @@ pub(crate) fn needs(language: &str) -> Result<Vec<Need>> {
                 is_here: Path::new("/usr/lib/wasm32-wasi/libc.a").is_file(),
             },
         ],
+        "javascript" => vec![Need {
+            what: "node, 20 or newer, with npm",
+            how: "https://nodejs.org/en/download, or Debian 13's packages nodejs and npm",
+            is_here: major("node").is_some_and(|version| version >= NODE) && find("npm").is_some(),
+        }],
+        "python" => vec![Need {
+            what: "python3, 3.9 or newer, with venv and pip",
+            how: "Debian's packages python3 and python3-venv",
+            is_here: succeeds(
+                Command::new("python3")
+                    .args(["-c", "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))"]),
+            ),
+        }],
         other => bail!("language {other:?} is not known; {} are", LANGUAGES.join(", ")),
     })
+}
+
+/// How a project of this language gets the tools that lie in its own folder.
+pub(crate) fn install(language: &str) -> Option<&'static str> {
+    match language {
+        "javascript" => Some(INSTALL_JAVASCRIPT),
+        "python" => Some(INSTALL_PYTHON),
+        _ => None,
+    }
 }
 
 /// What of it is not here.
@@ -66,4 +95,15 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 fn has_rust_target(target: &str) -> bool {
     let asked = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
     asked.is_ok_and(|o| o.status.success() && Path::new(String::from_utf8_lossy(&o.stdout).trim()).is_dir())
+}
+
+/// The first number of what `program --version` says: 20 of `v20.20.2`.
+fn major(program: &str) -> Option<u32> {
+    let asked = Command::new(program).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&asked.stdout);
+    text.trim().trim_start_matches('v').split('.').next()?.parse().ok()
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|o| o.status.success())
 }

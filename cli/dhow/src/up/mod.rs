@@ -7,6 +7,7 @@ use crate::components::autoscaling::{AutoscalerFlags, MetricsFlags};
 use crate::components::{hostname, runtime::Flags};
 use crate::connect::Cluster;
 use crate::dirs::{self, Layout};
+use crate::otlp::Telemetry;
 use anyhow::{Context, Result, bail};
 use apiserver::{ApiServer, UserInfo};
 use certificates::Certificates;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 /// Examples:
 ///   dhow up
 ///   dhow up --data-dir ./cluster --port 7443 --gateway-port 9080
+///   dhow up --otlp-endpoint http://127.0.0.1:4318
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -141,6 +143,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     let gateway_tls_port = gateway_tls_listener.as_ref().and_then(|l| l.local_addr().ok()).map(|a| a.port());
     let api_address = api_listener.local_addr()?;
     let gateway_address = gateway_listener.local_addr()?;
+    let telemetry = Telemetry::start(&args.runtime.traces, "dhow-gateway")?;
     let mut runtime = RuntimeProcess::start(&layout, &args.runtime).await?;
 
     let node_name = args.node_name.clone().unwrap_or_else(hostname);
@@ -154,6 +157,7 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
     pki::write_private(&kubeconfig, &text)?;
 
     let gateway_metrics: Arc<gateway::Metrics> = Arc::default();
+    let queue_metrics: Arc<controllers::QueueMetrics> = Arc::default();
     let shutdown = CancellationToken::new();
     let mut parts = Parts::default();
     let metrics = MetricsServer::default();
@@ -165,7 +169,10 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         )?),
         service_cidr: args.runtime.service_cluster_ip_range,
         advertise_address: SocketAddr::new(reachable, api_address.port()),
-        collectors: vec![gateway_metrics.collector()],
+        collectors: [gateway_metrics.collector(), queue_metrics.collector()]
+            .into_iter()
+            .chain(telemetry.as_ref().map(Telemetry::collector))
+            .collect(),
         ..apiserver::Config::new(Arc::new(store) as Arc<dyn Store>, ambient::real())
     });
     let tls = pki::server_config(&certificates.authority_pem, &certificates.apiserver)?;
@@ -202,6 +209,8 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
             gateway_listener,
             gateway_tls_listener,
             gateway_metrics,
+            queue_metrics,
+            telemetry.as_ref().map(Telemetry::tracer),
             gateway_port,
             &shutdown,
         )
@@ -253,6 +262,9 @@ pub(crate) async fn run(cluster: &Cluster, args: Args) -> Result<()> {
         tracing::warn!("some components did not end in time");
     }
     server.shutdown().await;
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     outcome
 }
 
@@ -302,6 +314,8 @@ async fn start_components(
     gateway_listener: TcpListener,
     gateway_tls_listener: Option<TcpListener>,
     gateway_metrics: Arc<gateway::Metrics>,
+    queue_metrics: Arc<controllers::QueueMetrics>,
+    tracer: Option<Arc<telemetry::Tracer>>,
     gateway_port: u16,
     shutdown: &CancellationToken,
 ) -> Result<()> {
@@ -321,6 +335,7 @@ async fn start_components(
         gateway_port,
         root_ca_pem: certificates.authority_pem.clone(),
         autoscaler: args.autoscaler.config(),
+        queue_metrics,
         ..controllers::Config::default()
     };
     parts.add("controller manager", async move {
@@ -355,6 +370,7 @@ async fn start_components(
         listener: gateway_listener,
         tls: gateway_tls_listener.map(|listener| gateway::Tls { listener, issue }),
         metrics: gateway_metrics,
+        tracer,
         ambient: ambient::real(),
     };
     parts.add("gateway", async move { gateway::run(config, c, i, s).await.map_err(Into::into) });

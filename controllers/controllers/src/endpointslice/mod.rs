@@ -14,6 +14,7 @@ use client::k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
 use client::kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use client::{Change, Informer, ObjectKey, SERVICE_NAME, WorkQueue};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,12 +23,9 @@ use std::time::Duration;
 /// Services worked on at a time (`--concurrent-service-endpoint-syncs`).
 const WORKERS: usize = 5;
 
-/// The Endpoints of a large Service are written once in so long at most (`--endpoint-updates-batch-period`): an object
-/// of a thousand addresses is 200 kB, and pods become ready by the thousand. Those in a hurry read slices.
+/// The Endpoints of a Service are written once in so long at most (`--endpoint-updates-batch-period`): an object of a
+/// thousand addresses is 200 kB, and pods become ready by the thousand. Those in a hurry read slices.
 const MIRROR_PERIOD: Duration = Duration::from_secs(1);
-/// A Service of so many pods at most has its Endpoints written at once: its pods becoming ready one by one write
-/// 100 objects of 10 kB on average, 1 MB in all.
-const SMALL: usize = 100;
 
 struct Controller {
     ctx: Context,
@@ -35,8 +33,9 @@ struct Controller {
     pods: Informer<Pod>,
     slices: Informer<EndpointSlice>,
     endpoints: Informer<Endpoints>,
-    /// Services whose Endpoints are to be written: a large one rests here a while before its next write.
+    /// Services whose Endpoints may have to be written, and when those that have some were written last.
     mirrors: WorkQueue<ObjectKey>,
+    mirrored: Mutex<HashMap<ObjectKey, Timestamp>>,
     /// Slices made or deleted that the informer does not show yet: without it a slow watch gets a Service two
     /// slices of the same pods.
     expectations: Expectations,
@@ -52,6 +51,7 @@ pub(crate) async fn run(ctx: Context) {
         slices: ctx.informer(),
         endpoints: ctx.informer(),
         mirrors: ctx.queue(),
+        mirrored: Mutex::default(),
         expectations: Expectations::default(),
         labels: Mutex::default(),
         ctx,
@@ -66,7 +66,7 @@ pub(crate) async fn run(ctx: Context) {
             Some(e) => Vec::from_iter(endpoints::is_ours(e).then(|| ObjectKey::of(&**e))),
             None => every_key(&c.services),
         };
-        keys.into_iter().for_each(|key| c.mirrors.add_after(key, MIRROR_PERIOD));
+        keys.into_iter().for_each(|key| c.mirrors.add(key));
         None
     });
     let workers = async {
@@ -136,8 +136,7 @@ impl Controller {
         let all = self.slices.list_in(&key.namespace);
         let own: Vec<&EndpointSlice> =
             all.iter().map(|s| &**s).filter(|s| service_of(s).as_ref() == Some(&key)).collect();
-        let endpoints: usize = own.iter().flat_map(|s| &s.endpoints).map(Vec::len).sum();
-        self.mirrors.add_after(key.clone(), if endpoints > SMALL { MIRROR_PERIOD } else { Duration::ZERO });
+        self.mirrors.add(key.clone());
         let Some(service) = self.services.get(&key.namespace, &key.name) else {
             self.expectations.forget(&key);
             // Slices go with their owner; one that somebody made without an owner reference goes here.
@@ -168,7 +167,23 @@ impl Controller {
             let pods: Vec<&Pod> = pods.iter().map(|p| &**p).collect();
             endpoints::compute_endpoints(&service, &pods)
         });
-        self.ensure_mirror(&key, wanted).await?;
+        let Some(wanted) = wanted else {
+            self.mirrored.lock().remove(&key);
+            self.delete_mirror(&key).await?;
+            return Ok(None);
+        };
+        let old = self.endpoints.get(&key.namespace, &key.name);
+        if old.as_ref().is_some_and(|old| endpoints::same(old, &wanted)) {
+            return Ok(None);
+        }
+        let now = self.ctx.now();
+        let rested = self.mirrored.lock().get(&key).map(|last| now.duration_since(*last));
+        let rests = rested.and_then(|rested| MIRROR_PERIOD.checked_sub(Duration::try_from(rested).ok()?));
+        if let Some(rests) = rests.filter(|rests| !rests.is_zero()) {
+            return Ok(Some(rests));
+        }
+        self.write_mirror(&key, old.as_deref(), wanted).await?;
+        self.mirrored.lock().insert(key, now);
         Ok(None)
     }
 
@@ -218,16 +233,19 @@ impl Controller {
         }
     }
 
-    async fn ensure_mirror(&self, key: &ObjectKey, wanted: Option<Endpoints>) -> Result<(), Error> {
-        let Some(wanted) = wanted else { return self.delete_mirror(key).await };
+    async fn write_mirror(
+        &self,
+        key: &ObjectKey,
+        old: Option<&Endpoints>,
+        wanted: Endpoints,
+    ) -> Result<(), Error> {
         let api: Api<Endpoints> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let written = match self.endpoints.get(&key.namespace, &key.name) {
+        let written = match old {
             None => {
                 api.create(&PostParams::default(), &wanted).await.doing(|| format!("create endpoints {key}"))
             }
-            Some(old) if endpoints::same(&old, &wanted) => return Ok(()),
             Some(old) => {
-                let mut changed = (*old).clone();
+                let mut changed = old.clone();
                 changed.metadata.labels = wanted.metadata.labels;
                 changed.metadata.annotations = wanted.metadata.annotations;
                 changed.subsets = wanted.subsets;

@@ -10,6 +10,7 @@ use client::k8s_openapi::api::core::v1::{
 };
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use client::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use machinery::interface::IMPORTS_ANNOTATION;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -100,7 +101,12 @@ fn some<T: Clone>(list: &[T]) -> Option<Vec<T>> {
 /// What the node is told about the pods.
 fn annotations(spec: &RevisionSpec) -> Option<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    for (key, list) in [(EGRESS, &spec.egress), (CONFIG, &spec.config), (KEYVALUE, &spec.keyvalue)] {
+    for (key, list) in [
+        (EGRESS, &spec.egress),
+        (CONFIG, &spec.config),
+        (KEYVALUE, &spec.keyvalue),
+        (IMPORTS_ANNOTATION, &spec.imports),
+    ] {
         if !list.is_empty() {
             all.insert(key.to_owned(), list.join(","));
         }

@@ -3,13 +3,15 @@ use super::names::FUNCTION;
 use super::plan::{Pods, World};
 use super::traffic::Decision;
 use super::trouble::Trouble;
-use client::dhow::v1alpha1::{Function, FunctionStatus, Revision, RevisionStatus};
+use client::dhow::v1alpha1::{Function, FunctionStatus, Revision, RevisionStatus, TriggerStatus};
 use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use jiff::Timestamp;
 use std::time::Duration;
 
 const READY: &str = "Ready";
 const ACTIVE: &str = "Active";
+/// Of a function with queue triggers.
+const TRIGGERS_READY: &str = "TriggersReady";
 
 /// How a revision stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +152,11 @@ pub(super) fn compute_status(
     let mut triggers = old.triggers;
     triggers.retain(|t| f.spec.triggers.iter().any(|wanted| wanted.name == t.name));
     let name = f.metadata.name.clone().unwrap_or_default();
+    let generation = f.metadata.generation;
+    let mut conditions = vec![condition(&old.conditions, READY, said, generation, world.now)];
+    if let Some(said) = triggers_ready(f, &triggers) {
+        conditions.push(condition(&old.conditions, TRIGGERS_READY, said, generation, world.now));
+    }
     FunctionStatus {
         observed_generation: f.metadata.generation,
         replicas: primary.map_or(0, |s| s.pods.replicas),
@@ -160,7 +167,26 @@ pub(super) fn compute_status(
         latest_ready_revision: latest_ready,
         traffic: decision.traffic.clone(),
         triggers,
-        conditions: vec![condition(&old.conditions, READY, said, f.metadata.generation, world.now)],
+        conditions,
+    }
+}
+
+/// Whether the function's queues are read; `None` if it has none. One that has said nothing yet is one that is not.
+fn triggers_ready(f: &Function, status: &[TriggerStatus]) -> Option<Said> {
+    let queues: Vec<&str> =
+        f.spec.triggers.iter().filter(|t| t.queue.is_some()).map(|t| t.name.as_str()).collect();
+    let state = |name: &&str| {
+        let own = status.iter().find(|t| t.name == **name)?;
+        own.conditions.iter().find(|c| c.type_ == READY).map(|c| (c.status == "True", c.message.as_str()))
+    };
+    let idle = queues.iter().find(|name| state(name).is_none_or(|(is_ready, _)| !is_ready));
+    match idle {
+        _ if queues.is_empty() => None,
+        None => Some(("True", "Consuming", "the messages of all queues are delivered".to_owned())),
+        Some(name) => {
+            let why = state(name).map_or("it has not begun", |(_, why)| why);
+            Some(("False", "QueueNotRead", format!("trigger {name}: {why}")))
+        }
     }
 }
 

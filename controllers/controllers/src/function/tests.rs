@@ -239,6 +239,7 @@ fn the_fields_that_the_node_keeps_to_travel_as_annotations_and_volumes() {
         spec.keyvalue = vec!["default".into(), "s=redis://r:6379".into()];
         spec.timeout_seconds = Some(5);
         spec.concurrency = Some(7);
+        spec.imports = vec!["wasi:http/types@0.2.0".into(), "wasi:keyvalue/store@0.2.0-draft".into()];
         spec.volumes = serde_json::from_str(r#"[{"name": "v", "configMap": {"name": "c"}}]"#).unwrap();
         spec.volume_mounts = serde_json::from_str(r#"[{"name": "v", "mountPath": "/v"}]"#).unwrap();
         spec.env_from = serde_json::from_str(r#"[{"secretRef": {"name": "s"}}]"#).unwrap();
@@ -249,6 +250,7 @@ fn the_fields_that_the_node_keeps_to_travel_as_annotations_and_volumes() {
     let get = |key: &str| annotations.get(key).map(String::as_str);
     assert_eq!(get("dhow.dev/egress"), Some("api.example.com:443,10.0.0.1"));
     assert_eq!(get("config.dhow.dev/function"), Some("/v"));
+    assert_eq!(get("dhow.dev/imports"), Some("wasi:http/types@0.2.0,wasi:keyvalue/store@0.2.0-draft"));
     assert_eq!(get("keyvalue.dhow.dev/function"), Some("default,s=redis://r:6379"));
     assert_eq!((get("dhow.dev/timeout"), get("dhow.dev/concurrency")), (Some("5s"), Some("7")));
     let pod = template.spec.as_ref().unwrap();

@@ -1,7 +1,7 @@
 //! One call of a function: an HTTP request to a pod of the revision that serves.
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -12,9 +12,8 @@ use tokio::net::TcpStream;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// What is read of an answer: nobody looks at it, but a program that cannot write it may fail.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
-/// Headers that tell the function what calls it.
-const TRIGGER: &str = "x-dhow-trigger";
-const SCHEDULED: &str = "x-dhow-scheduled-time";
+/// The header that tells the function what calls it.
+pub(super) const TRIGGER: HeaderName = HeaderName::from_static("x-dhow-trigger");
 
 /// What is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,18 +23,28 @@ pub(super) struct Call {
     /// `<service>.<namespace>.svc`, for the Host header.
     pub(super) host: String,
     pub(super) path: String,
-    pub(super) body: String,
-    pub(super) trigger: String,
-    /// The planned time, RFC 3339.
-    pub(super) scheduled: String,
+    /// Beside `host`.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Bytes,
     pub(super) timeout: Duration,
+}
+
+/// Why a call has no answer, in a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// No pod took the connection: the function knows nothing of the call.
+    #[error("{0}")]
+    Unreached(String),
+    /// The function may have done what it was asked.
+    #[error("{0}")]
+    Broken(String),
 }
 
 /// Who makes calls.
 #[async_trait]
 pub(super) trait Caller: Send + Sync {
-    /// The status of the answer, once all of it is here; or why there is none, in a sentence.
-    async fn call(&self, call: Call) -> Result<u16, String>;
+    /// The status of the answer, once all of it is here.
+    async fn call(&self, call: Call) -> Result<u16, Failure>;
 }
 
 /// Calls over TCP.
@@ -43,10 +52,10 @@ pub(super) struct TcpCaller;
 
 #[async_trait]
 impl Caller for TcpCaller {
-    async fn call(&self, call: Call) -> Result<u16, String> {
+    async fn call(&self, call: Call) -> Result<u16, Failure> {
         match tokio::time::timeout(call.timeout, exchange(&call)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {} s", call.timeout.as_secs())),
+            Err(_) => Err(Failure::Broken(format!("no answer within {} s", call.timeout.as_secs()))),
         }
     }
 }
@@ -63,16 +72,15 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
     Err(why)
 }
 
-async fn exchange(call: &Call) -> Result<u16, String> {
-    let request = Request::post(&call.path)
+async fn exchange(call: &Call) -> Result<u16, Failure> {
+    let mut request = Request::post(&call.path)
         .header(header::HOST, &call.host)
-        .header(header::USER_AGENT, "dhow-cron")
-        .header(TRIGGER, &call.trigger)
-        .header(SCHEDULED, &call.scheduled)
-        .body(Full::new(Bytes::from(call.body.clone())))
-        .map_err(|e| format!("the request cannot be made: {e}"))?;
-    let stream = connect(&call.addresses).await?;
-    let broke = |e: hyper::Error| format!("the connection broke off: {}", client::error_chain(&e));
+        .body(Full::new(call.body.clone()))
+        .map_err(|e| Failure::Broken(format!("the request cannot be made: {e}")))?;
+    request.headers_mut().extend(call.headers.iter().cloned());
+    let stream = connect(&call.addresses).await.map_err(Failure::Unreached)?;
+    let broke =
+        |e: hyper::Error| Failure::Broken(format!("the connection broke off: {}", client::error_chain(&e)));
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
     let answered = async {
@@ -90,12 +98,12 @@ async fn exchange(call: &Call) -> Result<u16, String> {
     }
 }
 
-async fn read(response: Response<hyper::body::Incoming>) -> Result<u16, String> {
+async fn read(response: Response<hyper::body::Incoming>) -> Result<u16, Failure> {
     let status = response.status().as_u16();
     match Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await {
         Ok(_) => Ok(status),
         Err(e) if e.is::<http_body_util::LengthLimitError>() => Ok(status),
-        Err(e) => Err(format!("answered {status}, and the answer broke off: {e}")),
+        Err(e) => Err(Failure::Broken(format!("answered {status}, and the answer broke off: {e}"))),
     }
 }
 
@@ -111,8 +119,7 @@ mod tests {
             host: "f-r1.default.svc".into(),
             path: "/tick?a=1".into(),
             body: "now".into(),
-            trigger: "t".into(),
-            scheduled: "2026-01-01T00:00:00Z".into(),
+            headers: super::super::cron_headers("t", "2026-01-01T00:00:00Z"),
             timeout: Duration::from_secs(10),
         }
     }
@@ -153,13 +160,13 @@ mod tests {
     #[tokio::test]
     async fn why_there_is_no_answer_is_said() {
         let none = TcpCaller.call(call(Vec::new())).await.unwrap_err();
-        assert!(none.contains("no pod"), "{none}");
+        assert!(matches!(&none, Failure::Unreached(why) if why.contains("no pod")), "{none}");
         let (address, _served) = server(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
         let half = TcpCaller.call(call(vec![address])).await.unwrap_err();
-        assert!(half.contains("broke off"), "{half}");
+        assert!(matches!(&half, Failure::Broken(why) if why.contains("broke off")), "{half}");
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut c = call(vec![silent.local_addr().unwrap()]);
         c.timeout = Duration::from_millis(20);
-        assert_eq!(TcpCaller.call(c).await, Err("no answer within 0 s".into()));
+        assert_eq!(TcpCaller.call(c).await, Err(Failure::Broken("no answer within 0 s".into())));
     }
 }

@@ -1,4 +1,4 @@
-//! Triggers of Functions: what calls them at certain times.
+//! Triggers of Functions: what calls them at certain times. For messages of a queue: [`queue`].
 //!
 //! ```text
 //!   Function.spec.triggers ─► plan: due? ─► status.triggers: lastScheduleTime ─► POST to a pod ─► lastResult
@@ -6,21 +6,23 @@
 //! Invariant: the planned time of a call is written before the call is made, so that no call is made twice. A call
 //! that was under way when this process died is not made again.
 mod call;
+mod place;
 mod plan;
+pub(crate) mod queue;
+mod status;
 
 use crate::context::Context;
-use crate::error::{Doing, Error};
-use crate::function::PORT_NAME;
+use crate::error::Error;
 use crate::reconcile::{Outcome, feed_own, work};
 use call::{Call, Caller, TcpCaller};
-use client::dhow::v1alpha1::{CronTrigger, Function, FunctionStatus, Trigger, TriggerStatus};
+use client::dhow::v1alpha1::{CronTrigger, Function, FunctionStatus, Trigger};
 use client::k8s_openapi::api::discovery::v1::EndpointSlice;
-use client::k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use client::kube::api::{Api, PostParams};
-use client::{EventType, Informer, ObjectKey, ServiceEndpoints, WorkQueue};
+use client::{EventType, Informer, ObjectKey, WorkQueue};
+use http::{HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use plan::Known;
+use status::{status_mut, status_of, time, write_live};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +35,7 @@ const WORKERS: usize = 5;
 /// Calls of one trigger under way at a time, where its policy allows several: a function that hangs is called no
 /// further after so many.
 const MAX_ACTIVE: usize = 16;
-/// Attempts to write an outcome while others write to the same Function; each takes milliseconds.
-const WRITES: usize = 20;
+const SCHEDULED: HeaderName = HeaderName::from_static("x-dhow-scheduled-time");
 
 /// A trigger of a function.
 type TriggerKey = (ObjectKey, String);
@@ -80,22 +81,14 @@ async fn run_with(ctx: Context, caller: Arc<dyn Caller>) {
     c.calls.wait().await;
 }
 
-fn status_of<'a>(status: &'a FunctionStatus, trigger: &str) -> Option<&'a TriggerStatus> {
-    status.triggers.iter().find(|t| t.name == trigger)
-}
-
-/// The status of a trigger, made if there is none.
-fn status_mut<'a>(status: &'a mut FunctionStatus, trigger: &str) -> &'a mut TriggerStatus {
-    let at = status.triggers.iter().position(|t| t.name == trigger).unwrap_or_else(|| {
-        status.triggers.push(TriggerStatus { name: trigger.to_owned(), ..TriggerStatus::default() });
-        status.triggers.len() - 1
-    });
-    &mut status.triggers[at]
-}
-
-/// As the server keeps times.
-fn time(t: Timestamp) -> Time {
-    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
+/// What tells the function that its schedule calls it; `scheduled` is the planned time, RFC 3339.
+fn cron_headers(trigger: &str, scheduled: &str) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = vec![(header::USER_AGENT, HeaderValue::from_static("dhow-cron"))];
+    // Both are plain words, checked by the server; whatever is not is left out rather than the call.
+    for (name, value) in [(call::TRIGGER, trigger), (SCHEDULED, scheduled)] {
+        headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+    }
+    headers
 }
 
 impl Controller {
@@ -111,7 +104,7 @@ impl Controller {
             return Ok(None);
         }
         let mut again: Option<Duration> = None;
-        for Trigger { name, cron } in triggers {
+        for Trigger { name, cron, .. } in triggers {
             let Some(cron) = cron else { continue };
             if let Some(wait) = self.sync_cron(&key, &function, name, cron).await? {
                 again = Some(again.map_or(wait, |known| known.min(wait)));
@@ -173,13 +166,14 @@ impl Controller {
     /// Makes a call; its outcome goes into the status, and the function is looked at again.
     fn begin(self: &Arc<Self>, own: TriggerKey, function: &Function, cron: &CronTrigger, due: Timestamp) {
         let (key, name) = own.clone();
+        let place = place::of(&self.slices, &self.ctx.ambient, &key, function);
         let call = Call {
+            addresses: place.addresses,
+            host: place.host,
             path: cron.path.clone().unwrap_or_else(|| "/".into()),
-            body: cron.body.clone().unwrap_or_default(),
-            trigger: name.clone(),
-            scheduled: due.to_string(),
+            headers: cron_headers(&name, &due.to_string()),
+            body: cron.body.clone().unwrap_or_default().into(),
             timeout: function.spec.timeout_or_default(),
-            ..self.place(&key, function)
         };
         let end = self.ctx.shutdown.child_token();
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -193,48 +187,23 @@ impl Controller {
             }
             let (text, succeeded) = match outcome {
                 Some(Ok(code)) => (format!("answered {code}"), (200..300).contains(&code)),
-                Some(Err(why)) => (why, false),
+                Some(Err(why)) => (why.to_string(), false),
                 None => ("ended for the next call".to_owned(), false),
             };
             let now = time(this.ctx.now());
-            let written = this
-                .write_live(&key, uid.as_deref(), |status| {
-                    let own = status_mut(status, &name);
-                    own.last_result = Some(text.clone());
-                    if succeeded {
-                        own.last_successful_time = Some(now.clone());
-                    }
-                })
-                .await;
+            let written = write_live(&this.ctx, &key, uid.as_deref(), |status| {
+                let own = status_mut(status, &name);
+                own.last_result = Some(text.clone());
+                if succeeded {
+                    own.last_successful_time = Some(now.clone());
+                }
+            })
+            .await;
             if let Err(error) = written {
                 tracing::warn!(function = %key, trigger = name, error = error.chain(), "an outcome was not written");
             }
             this.queue.add(key);
         });
-    }
-
-    /// Where the function is called: pods of the revision with the largest share, beginning with any of them.
-    fn place(&self, key: &ObjectKey, function: &Function) -> Call {
-        let traffic = function.status.as_ref().map(|s| s.traffic.as_slice()).unwrap_or_default();
-        let primary = traffic.iter().filter(|t| t.headers.is_empty()).max_by_key(|t| t.percent);
-        let service = primary.map_or(key.name.as_str(), |t| t.service.as_str());
-        // Slices are named after their Service; those of another whose name begins alike are passed over.
-        let slices = self.slices.list_with_prefix(&key.namespace, &format!("{service}-"));
-        let mut addresses = ServiceEndpoints::of(&slices).addresses(&key.namespace, service, PORT_NAME);
-        if !addresses.is_empty() {
-            let random = usize::try_from(self.ctx.ambient.random() >> 1).unwrap_or(0);
-            let first = random % addresses.len();
-            addresses.rotate_left(first);
-        }
-        Call {
-            addresses,
-            host: format!("{service}.{}.svc", key.namespace),
-            path: String::new(),
-            body: String::new(),
-            trigger: String::new(),
-            scheduled: String::new(),
-            timeout: Duration::ZERO,
-        }
     }
 
     fn end_calls(&self, chosen: impl Fn(&TriggerKey) -> bool) {
@@ -253,45 +222,12 @@ impl Controller {
         }
     }
 
-    /// Writes to the status of the function as it was seen: fails if somebody else wrote meanwhile.
     async fn write(
         &self,
         key: &ObjectKey,
         function: &Function,
         change: impl FnOnce(&mut FunctionStatus),
     ) -> Result<(), Error> {
-        let api: Api<Function> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let mut wanted = function.clone();
-        change(wanted.status.get_or_insert_default());
-        match api.replace_status(&key.name, &PostParams::default(), &wanted).await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error).doing(|| format!("write the status of function {key}")),
-        }
-    }
-
-    /// Writes to the status of the function as it is, if it is still the same one.
-    async fn write_live(
-        &self,
-        key: &ObjectKey,
-        uid: Option<&str>,
-        change: impl Fn(&mut FunctionStatus),
-    ) -> Result<(), Error> {
-        let api: Api<Function> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
-        let mut last = Err(Error::NotYet(format!("function {key} is written by others all the time")));
-        for _ in 0..WRITES {
-            let live = match api.get(&key.name).await {
-                Ok(live) if live.metadata.uid.as_deref() == uid => live,
-                Ok(_) => return Ok(()),
-                Err(error) if client::is_not_found(&error) => return Ok(()),
-                Err(error) => return Err(error).doing(|| format!("read function {key}")),
-            };
-            last = self.write(key, &live, &change).await;
-            match &last {
-                Err(error) if error.is_race() => {}
-                Err(error) if error.is_not_found() => return Ok(()),
-                _ => return last,
-            }
-        }
-        last
+        status::write(&self.ctx, key, function, change).await
     }
 }

@@ -55,6 +55,16 @@ impl Default for FakeRuntime {
 }
 
 impl FakeRuntime {
+    /// Where the script says that a running container's streams are.
+    fn streams_url(&self, container: &str) -> Result<String, crate::Error> {
+        let state = self.inner.state.lock();
+        let held = state.container(container)?;
+        match held.status.state() {
+            crate::ContainerState::Running => Ok(held.script.streams_url.clone()),
+            _ => Err(crate::Error::FailedPrecondition(format!("container {container} does not run"))),
+        }
+    }
+
     /// A fake whose clock starts at 2026-01-01 and goes with tokio's. Call it inside a runtime.
     pub fn new() -> Self {
         const START: i64 = 1_767_225_600_000_000_000;
@@ -147,6 +157,16 @@ impl FakeRuntime {
     /// What a sandbox was last told of its network.
     pub fn network_policy(&self, sandbox: &str) -> Option<Vec<u8>> {
         self.inner.state.lock().rules.get(sandbox).cloned()
+    }
+
+    /// Has a namespace keep something here beyond its pods.
+    pub fn keep_namespace(&self, namespace: &str) {
+        self.inner.state.lock().kept_namespaces.insert(namespace.to_owned());
+    }
+
+    /// Namespaces that keep something here beyond their pods.
+    pub fn kept_namespaces(&self) -> Vec<String> {
+        self.inner.state.lock().kept_namespaces.iter().cloned().collect()
     }
 
     /// The ids of containers that run.

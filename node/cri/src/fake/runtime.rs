@@ -5,6 +5,7 @@ use crate::types::*;
 use crate::{Error, EventStream, RuntimeService};
 use async_trait::async_trait;
 use futures::StreamExt;
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -376,7 +377,7 @@ impl RuntimeService for FakeRuntime {
 
     async fn exec_sync(&self, request: ExecSyncRequest) -> Result<ExecSyncResponse, Error> {
         self.inner.called("ExecSync", &request.container_id)?;
-        let exec = {
+        let (exec, takes) = {
             let state = self.inner.state.lock();
             let held = state.container(&request.container_id)?;
             if held.status.state() != ContainerState::Running {
@@ -385,10 +386,23 @@ impl RuntimeService for FakeRuntime {
                     request.container_id
                 )));
             }
-            held.script.exec.clone()
+            (held.script.exec.clone(), held.script.exec_takes)
         };
+        tokio::time::sleep(takes).await;
         let (exit_code, output) = exec.map(|exec| exec(&request.cmd)).unwrap_or_default();
         Ok(ExecSyncResponse { stdout: output.into_bytes(), stderr: Vec::new(), exit_code })
+    }
+
+    async fn exec(&self, request: ExecRequest) -> Result<ExecResponse, Error> {
+        self.inner.called("Exec", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(ExecResponse { url })
+    }
+
+    async fn attach(&self, request: AttachRequest) -> Result<AttachResponse, Error> {
+        self.inner.called("Attach", &request.container_id)?;
+        let url = self.streams_url(&request.container_id)?;
+        Ok(AttachResponse { url })
     }
 
     async fn container_stats(&self, request: ContainerStatsRequest) -> Result<ContainerStatsResponse, Error> {
@@ -506,6 +520,17 @@ impl RuntimeService for FakeRuntime {
         }
         state.services = Some(request);
         Ok(UpdateServicesResponse {})
+    }
+
+    async fn forget_namespaces(
+        &self,
+        request: ForgetNamespacesRequest,
+    ) -> Result<ForgetNamespacesResponse, Error> {
+        self.inner.called("ForgetNamespaces", &request.namespaces.join(","))?;
+        let mut state = self.inner.state.lock();
+        let used: BTreeSet<String> = state.sandboxes.values().map(|s| s.namespace().to_owned()).collect();
+        state.kept_namespaces.retain(|own| used.contains(own) || !request.namespaces.contains(own));
+        Ok(ForgetNamespacesResponse { namespaces: state.kept_namespaces.iter().cloned().collect() })
     }
 
     async fn get_container_events(&self, _: GetEventsRequest) -> Result<EventStream, Error> {

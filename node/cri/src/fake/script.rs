@@ -31,6 +31,10 @@ pub struct Script {
     /// Lines it writes to stdout when it starts.
     pub output: Vec<String>,
     pub exec: Option<Exec>,
+    /// A command executed in it takes this long to be answered, whatever its limit.
+    pub exec_takes: Duration,
+    /// Where Exec and Attach say that streams are.
+    pub streams_url: String,
     pub memory_bytes: u64,
     pub cpu_nanoseconds: u64,
 }
@@ -47,6 +51,8 @@ impl Default for Script {
             stop_code: 143,
             output: Vec::new(),
             exec: None,
+            exec_takes: Duration::ZERO,
+            streams_url: "http://127.0.0.1:1/nobody".into(),
             memory_bytes: 1 << 20,
             cpu_nanoseconds: 1_000_000,
         }

@@ -2,7 +2,7 @@
 use super::{Run, Script};
 use crate::Error;
 use crate::types::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) rules: BTreeMap<String, Vec<u8>>,
     /// What was last told of Services.
     pub(super) services: Option<UpdateServicesRequest>,
+    /// That keep something here beyond their pods.
+    pub(super) kept_namespaces: BTreeSet<String>,
 }
 
 pub(super) struct Sandbox {
@@ -34,6 +36,12 @@ pub(super) struct Held {
     pub(super) status: ContainerStatus,
     /// True once it has ended.
     pub(super) ended: watch::Sender<bool>,
+}
+
+impl Sandbox {
+    pub(super) fn namespace(&self) -> &str {
+        self.config.metadata.as_ref().map_or("", |metadata| &metadata.namespace)
+    }
 }
 
 impl State {

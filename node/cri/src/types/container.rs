@@ -495,6 +495,54 @@ pub struct ReopenContainerLogRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ReopenContainerLogResponse {}
 
+/// Asks for an address at which a command inside a container can be run with streams.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub cmd: Vec<String>,
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    #[prost(bool, tag = "4")]
+    pub stdin: bool,
+    #[prost(bool, tag = "5")]
+    pub stdout: bool,
+    /// Never together with `tty`.
+    #[prost(bool, tag = "6")]
+    pub stderr: bool,
+}
+
+/// Where the streaming server answers, once and soon.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ExecResponse {
+    #[prost(string, tag = "1")]
+    pub url: String,
+}
+
+/// Asks for an address at which the streams of a container's own program are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttachRequest {
+    #[prost(string, tag = "1")]
+    pub container_id: String,
+    #[prost(bool, tag = "2")]
+    pub stdin: bool,
+    #[prost(bool, tag = "3")]
+    pub tty: bool,
+    #[prost(bool, tag = "4")]
+    pub stdout: bool,
+    /// Never together with `tty`.
+    #[prost(bool, tag = "5")]
+    pub stderr: bool,
+}
+
+/// Where the streaming server answers, once and soon.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttachResponse {
+    #[prost(string, tag = "1")]
+    pub url: String,
+}
+
 /// Run a command inside a container and wait for it; `timeout` in seconds, 0 is none.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ExecSyncRequest {

@@ -1,5 +1,5 @@
 //! Extensions of ours (`dhow.runtime.v1alpha1`): putting a wasm file into the image store without a registry, and
-//! feeding a container's standard input; what pods may reach and be reached by.
+//! feeding a container's standard input; what pods may reach and be reached by; what namespaces leave on a node.
 
 /// A piece of what is sent upwards; the first carries what it is for too: the reference of an image to be, or the
 /// id of a container.
@@ -68,3 +68,19 @@ pub struct UpdateServicesRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct UpdateServicesResponse {}
+
+/// Namespaces that are gone.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ForgetNamespacesRequest {
+    /// What they keep on this node is removed, but for one that has a sandbox here. May be empty.
+    #[prost(string, repeated, tag = "1")]
+    pub namespaces: Vec<String>,
+}
+
+/// What is left.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ForgetNamespacesResponse {
+    /// Namespaces that keep something on this node, in order.
+    #[prost(string, repeated, tag = "1")]
+    pub namespaces: Vec<String>,
+}

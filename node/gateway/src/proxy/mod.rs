@@ -7,6 +7,7 @@
 pub(crate) mod answer;
 mod headers;
 pub(crate) mod record;
+mod span;
 mod trace_context;
 mod upgrade;
 pub(crate) mod upload;
@@ -26,6 +27,7 @@ use record::Record;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use telemetry::Tracer;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -78,6 +80,7 @@ pub(crate) struct Proxy {
     pool: Pool,
     turns: Arc<Semaphore>,
     traces: TraceIds,
+    tracer: Option<Arc<Tracer>>,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -162,12 +165,19 @@ fn too_large() -> String {
 
 impl Proxy {
     /// `tasks` are those that must end with the gateway, at the latest when `stop` says so.
-    pub(crate) fn new(metrics: Arc<Metrics>, seed: u64, tasks: TaskTracker, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        metrics: Arc<Metrics>,
+        tracer: Option<Arc<Tracer>>,
+        seed: u64,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             table: metrics.table().clone(),
             pool: Pool::new(tasks.clone(), stop.clone()),
             turns: Arc::new(Semaphore::new(MAX_REQUESTS)),
             traces: TraceIds::new(seed),
+            tracer,
             metrics,
             tasks,
             stop,
@@ -181,7 +191,7 @@ impl Proxy {
     /// Answers a request, whatever it is.
     pub(crate) async fn handle(&self, request: Request<Incoming>, peer: &Peer) -> Response<Answer> {
         let started = Instant::now();
-        peer.activity.began();
+        peer.activity.began(request.version());
         self.metrics.in_flight.inc();
         let mut record = Record {
             metrics: self.metrics.clone(),
@@ -193,6 +203,7 @@ impl Proxy {
             sent: 0,
             broken: false,
             line: Record::is_logged().then(Box::default),
+            span: self.tracer.as_ref().map(|tracer| span::begin(tracer, &request, peer)),
             turn: None,
         };
         match self.pass(request, peer, started, &mut record).await {
@@ -238,6 +249,9 @@ impl Proxy {
         let host = host?;
         // Checked to be plain text.
         let host_text = host.to_str().unwrap_or_default();
+        if let Some(span) = &mut record.span {
+            span::note_host(span, host_text);
+        }
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let table = self.table.load();
         let Some(route) = table.find(host_text, path.path()).cloned() else {
@@ -253,7 +267,13 @@ impl Proxy {
             line.host = host_text.to_owned();
         }
         record.route = Some(route.clone());
+        if let Some(span) = &mut record.span {
+            span::note_owner(span, &route.owner);
+        }
         let backends = ready(&route, request.headers())?;
+        if let Some(span) = &mut record.span {
+            span::note_backends(span, &route.owner, &backends);
+        }
         record.turn = Some(match self.turns.clone().try_acquire_owned() {
             Ok(turn) => turn,
             Err(_) => match tokio::time::timeout(TURN_TIMEOUT, self.turns.clone().acquire_owned()).await {
@@ -267,9 +287,13 @@ impl Proxy {
         let wanted = headers::upgrade(request.version(), request.headers());
         let protocol = if headers::is_grpc(request.headers()) { Protocol::H2c } else { backends.protocol };
         headers::prepare(request.headers_mut(), &host, &peer.shown, peer.https);
-        self.traces.ensure(request.headers_mut());
+        match &record.span {
+            Some(span) => telemetry::trace_context::inject(span.context(), request.headers_mut()),
+            None => self.traces.ensure(request.headers_mut()),
+        }
         if let Some(line) = &mut record.line {
-            line.trace = trace_context::trace_id(request.headers()).unwrap_or_default().to_owned();
+            let trace = telemetry::trace_context::trace_id(request.headers());
+            line.trace = trace.unwrap_or_default().to_owned();
         }
         let length = http_body::Body::size_hint(request.body()).lower();
         if length > upload::MAX_BYTES {
@@ -316,9 +340,7 @@ impl Proxy {
         let (mut last, mut broken) = (String::new(), false);
         for _ in 0..=NEWER_TABLE_LOOKS {
             for address in backends.in_turn().take(MAX_TRIES) {
-                if let Some(line) = &mut record.line {
-                    line.backend = Some(address);
-                }
+                record.offered(address);
                 let mut fresh = false;
                 loop {
                     let spare = may_repeat.then(|| copy(&request));

@@ -2,9 +2,10 @@
 use crate::backends::Route;
 use crate::metrics::Metrics;
 use crate::server::Activity;
-use http::Method;
+use http::{Method, StatusCode};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use telemetry::{Span, SpanKind, attribute};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -34,6 +35,8 @@ pub(crate) struct Record {
     pub(crate) broken: bool,
     /// Only when somebody reads the log.
     pub(crate) line: Option<Box<Line>>,
+    /// Only when somebody traces.
+    pub(crate) span: Option<Span>,
     pub(crate) turn: Option<OwnedSemaphorePermit>,
 }
 
@@ -41,6 +44,18 @@ impl Record {
     /// Whether lines of the access log go anywhere.
     pub(crate) fn is_logged() -> bool {
         tracing::enabled!(target: ACCESS, tracing::Level::INFO)
+    }
+
+    /// Notes a backend that the request is offered to.
+    pub(crate) fn offered(&mut self, address: SocketAddr) {
+        if let Some(line) = &mut self.line {
+            line.backend = Some(address);
+        }
+        if let Some(span) = &mut self.span
+            && span.is_recording()
+        {
+            span.set(attribute::BACKEND, &address.to_string());
+        }
     }
 }
 
@@ -51,6 +66,14 @@ impl Drop for Record {
         self.activity.ended(now);
         self.metrics.in_flight.dec();
         self.metrics.observe(self.route.as_deref(), self.code, took);
+        if let Some(span) = &mut self.span {
+            if let Ok(status) = StatusCode::from_u16(self.code) {
+                span.answered(&SpanKind::Server, status);
+            }
+            if self.broken {
+                span.fail("broken", "the answer broke off");
+            }
+        }
         let Some(line) = &self.line else { return };
         let owner = self.route.as_ref().map(|route| route.owner.to_string()).unwrap_or_default();
         let backend = line.backend.map(|address| address.to_string()).unwrap_or_default();

@@ -1,12 +1,7 @@
-//! W3C trace context: which trace a request belongs to.
-use http::{HeaderMap, HeaderName, HeaderValue};
+//! The trace that a request belongs to, where nobody traces: passed on, or made.
+use http::HeaderMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// Length of a version 00 `traceparent`: 2 + 1 + 32 + 1 + 16 + 1 + 2.
-const LENGTH: usize = 55;
+use telemetry::trace_context::{TRACEPARENT, TRACESTATE, is_given, value};
 
 /// Makes identifiers: unlike each other and spread out, not secret.
 pub(crate) struct TraceIds {
@@ -33,56 +28,22 @@ impl TraceIds {
     /// Passes on the trace of the request, or begins one: marked as sampled, so that programs that record what their
     /// caller records do.
     pub(crate) fn ensure(&self, headers: &mut HeaderMap) {
-        let mut given = headers.get_all(TRACEPARENT).iter();
-        if let (Some(one), None) = (given.next(), given.next())
-            && is_valid(one.as_bytes())
-        {
+        if is_given(headers) {
             return;
         }
         // The state belongs to the trace that could not be read.
         headers.remove(TRACESTATE);
         let (high, low, span) = (self.random(), self.random(), self.random());
-        let mut text = [b'-'; LENGTH];
-        text[..2].copy_from_slice(b"00");
-        hex(&mut text[3..19], high);
-        hex(&mut text[19..35], low);
-        hex(&mut text[36..52], span);
-        text[53..].copy_from_slice(b"01");
-        if let Ok(value) = HeaderValue::from_bytes(&text) {
+        if let Some(value) = value(u128::from(high) << 64 | u128::from(low), span, true) {
             headers.insert(TRACEPARENT, value);
         }
     }
 }
 
-/// The trace's identifier, for the log.
-pub(crate) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get(TRACEPARENT)?.to_str().ok()?.get(3..35)
-}
-
-fn hex(into: &mut [u8], n: u64) {
-    for (i, byte) in into.iter_mut().enumerate() {
-        *byte = b"0123456789abcdef"[(n >> (60 - 4 * i) & 0xf) as usize];
-    }
-}
-
-/// Whether a later hop could read it (Trace Context level 1, section 3.2).
-fn is_valid(text: &[u8]) -> bool {
-    let is_hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
-    let is_set = |part: &[u8]| is_hex(part) && part.iter().any(|b| *b != b'0');
-    text.len() >= LENGTH
-        && is_hex(&text[..2])
-        && &text[..2] != b"ff"
-        && [2, 35, 52].iter().all(|i| text[*i] == b'-')
-        && is_set(&text[3..35])
-        && is_set(&text[36..52])
-        && is_hex(&text[53..55])
-        // A later version may say more, after a dash.
-        && (text.len() == LENGTH || (&text[..2] != b"00" && text[LENGTH] == b'-'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
@@ -101,11 +62,8 @@ mod tests {
         let headers = after(&[GOOD]);
         assert_eq!(headers[TRACEPARENT], GOOD);
         assert_eq!(headers[TRACESTATE], "a=1");
-        assert_eq!(trace_id(&headers), Some("0af7651916cd43dd8448eb211c80319c"));
-        assert_eq!(
-            after(&["cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more"])[TRACEPARENT],
-            "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more"
-        );
+        let later = "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-more";
+        assert_eq!(after(&[later])[TRACEPARENT], later);
     }
 
     #[test]
@@ -122,7 +80,7 @@ mod tests {
         for given in bad {
             let headers = after(given);
             let made = headers[TRACEPARENT].to_str().expect("text");
-            assert!(is_valid(made.as_bytes()) && !given.contains(&made), "{made}");
+            assert!(is_given(&headers) && !given.contains(&made), "{made}");
             assert_eq!(headers.get_all(TRACEPARENT).iter().count(), 1);
             assert!(!headers.contains_key(TRACESTATE));
         }

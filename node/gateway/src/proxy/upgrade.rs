@@ -48,9 +48,7 @@ impl Proxy {
         let deadline = trip.deadline().unwrap_or(trip.started + super::ANSWER_TIMEOUT);
         let mut last = String::new();
         for address in backends.in_turn().take(super::MAX_TRIES) {
-            if let Some(line) = &mut record.line {
-                line.backend = Some(address);
-            }
+            record.offered(address);
             let sending = tokio::time::timeout_at(deadline, self.pool.send_upgrade(address, request));
             let (mut response, driver) = match sending.await.map_err(|_| trip.timed_out())? {
                 Ok(sent) => sent,

@@ -80,7 +80,7 @@ impl<'a> Services<'a> {
         }
         let addresses = self.endpoints.addresses(namespace, name, &key.2);
         let memory = self.memory(format!("port {namespace}/{name}:{}", key.2));
-        let backends = Arc::new(Backends { addresses, protocol, memory });
+        let backends = Arc::new(Backends { service: name.to_owned(), addresses, protocol, memory });
         self.made.insert(key, backends.clone());
         Some(backends)
     }

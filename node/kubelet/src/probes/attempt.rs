@@ -15,6 +15,9 @@ const MAX_BODY: usize = 10 * 1024;
 /// The most of a command's output that an event shows (upstream `maxProbeMessageLength`).
 const MAX_MESSAGE: usize = 1024;
 
+/// What the runtime may take beside the command (kubelet `--runtime-request-timeout`: 2 minutes).
+const RUNTIME_REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// What a question needs to know of the container.
 #[derive(Clone)]
 pub struct Target {
@@ -231,13 +234,18 @@ async fn ask_tcp(tcp: &core::TCPSocketAction, target: &Target) -> Outcome {
     }
 }
 
+/// The runtime ends the command in time; one that does not answer is not waited for much longer.
 async fn ask_exec(exec: &core::ExecAction, target: &Target, timeout: Duration) -> Outcome {
     let request = cri::ExecSyncRequest {
         container_id: target.container_id.clone(),
         cmd: exec.command.clone().unwrap_or_default(),
         timeout: timeout.as_secs().max(1) as i64,
     };
-    match target.runtime.exec_sync(request).await {
+    let asked = tokio::time::timeout(timeout + RUNTIME_REQUEST_TIMEOUT, target.runtime.exec_sync(request));
+    let Ok(answer) = asked.await else {
+        return Outcome::Failure("command timed out: the container runtime did not answer".into());
+    };
+    match answer {
         Ok(r) if r.exit_code == 0 => Outcome::Success,
         Ok(r) => {
             let mut text = String::from_utf8_lossy(&r.stdout).into_owned();

@@ -1,12 +1,14 @@
-//! The kubelet's HTTPS server: logs, image imports and metrics for the API server, and nothing for anybody else.
+//! The kubelet's HTTPS server: logs, streams, image imports and metrics for the API server, and nothing for anybody else.
 //!
 //! Invariant: nobody is answered who has not shown a client certificate that the cluster's authority signed and
 //! that names the API server or an administrator.
 pub mod logs;
 mod metrics;
 mod routes;
+mod streams;
 
 pub use routes::{State, router};
+pub use streams::Tunnels;
 
 use axum::Router;
 use axum::body::Body;
@@ -107,7 +109,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING_EVERY).keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(tls), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

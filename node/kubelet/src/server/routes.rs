@@ -1,6 +1,6 @@
 //! What the server answers.
 use super::logs::{LogOptions, LogStream, read_log};
-use super::{Caller, may_call, metrics};
+use super::{Caller, Tunnels, may_call, metrics, streams};
 use crate::agent::Registry;
 use crate::container_config::{log_dir_name, log_path};
 use crate::metrics::Metrics;
@@ -36,6 +36,7 @@ pub struct State {
     pub logs_dir: PathBuf,
     pub node_name: String,
     pub metrics: Arc<Metrics>,
+    pub tunnels: Tunnels,
 }
 
 /// The routes, behind a check of the caller.
@@ -48,6 +49,8 @@ pub fn router(state: State) -> Router {
         .route("/metrics/cadvisor", get(metrics::cadvisor))
         .route("/stats/summary", get(metrics::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
+        .route("/attach/{namespace}/{pod}/{container}", get(streams::attach).post(streams::attach))
         .route("/stdin/{namespace}/{pod}/{container}", post(stdin))
         .route("/images/import", post(import))
         .route("/images/pull", post(pull))
@@ -56,7 +59,7 @@ pub fn router(state: State) -> Router {
         .layer(from_fn(authorize))
 }
 
-fn refuse(status: Status) -> Response {
+pub(super) fn refuse(status: Status) -> Response {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (code, axum::Json(status.to_value())).into_response()
 }
@@ -289,8 +292,10 @@ pub(super) fn refuse_for(error: &cri::Error) -> Response {
 }
 
 /// The runtime's id of a running container.
-fn running_id(status: &core::PodStatus, container: &str) -> Option<String> {
-    let found = status.container_statuses.iter().flatten().find(|c| c.name == container)?;
+pub(super) fn running_id(status: &core::PodStatus, container: &str) -> Option<String> {
+    let all =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    let found = all.into_iter().find(|c| c.name == container)?;
     found.state.as_ref()?.running.as_ref()?;
     let id = found.container_id.as_deref()?;
     Some(id.split_once("://").map_or(id, |(_, id)| id).to_owned())

@@ -29,7 +29,7 @@ pub struct Waiting {
 /// Why a pod was ended by this node though its containers had not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eviction {
-    /// `DeadlineExceeded`, `OutOfpods`.
+    /// `DeadlineExceeded`, `OutOfpods`, `Evicted`.
     pub reason: String,
     pub message: String,
 }

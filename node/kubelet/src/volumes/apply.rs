@@ -1,9 +1,11 @@
 //! Making volumes so on disk. Blocking: run it where blocking is allowed.
 use super::plan::VolumePlan;
 use super::{VolumeError, atomic, volume_dir};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Makes a volume and gives its path.
@@ -12,9 +14,12 @@ pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> R
         |what: &str, source| VolumeError::Io { volume: name.to_owned(), what: what.to_owned(), source };
     ensure_pods_dir(root).map_err(|e| io_error("cannot make the directory of all pods", e))?;
     match plan {
-        VolumePlan::EmptyDir => {
+        VolumePlan::EmptyDir { memory_bytes } => {
             let dir = volume_dir(root, uid, "empty-dir", name);
             fs::create_dir_all(&dir).map_err(|e| io_error("cannot make its directory", e))?;
+            if let Some(bytes) = memory_bytes {
+                ensure_tmpfs(&dir, *bytes).map_err(|e| io_error("cannot mount a tmpfs for it", e))?;
+            }
             // Whoever the containers run as may write.
             fs::set_permissions(&dir, fs::Permissions::from_mode(0o777))
                 .map_err(|e| io_error("cannot open its directory to all", e))?;
@@ -31,6 +36,38 @@ pub fn ensure_volume(root: &Path, uid: &str, name: &str, plan: &VolumePlan) -> R
             Ok(dir)
         }
     }
+}
+
+/// Mounts a file system in memory where none is. Whoever may not mount keeps the directory, and with it the measuring
+/// that holds a volume on disk to its limit.
+fn ensure_tmpfs(dir: &Path, bytes: u64) -> io::Result<()> {
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    if fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev() {
+        return Ok(());
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    match mount(Some("tmpfs"), dir, Some("tmpfs"), flags, Some(format!("size={bytes},mode=0777").as_str())) {
+        Err(Errno::EPERM) => Ok(()),
+        mounted => Ok(mounted?),
+    }
+}
+
+/// Unmounts what was mounted for the volumes of a pod. Removing a directory does not do it, and would remove what is in
+/// them first.
+fn unmount_volumes(pod_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(pod_dir.join("volumes/kubernetes.io~empty-dir")) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for entry in entries {
+        match umount2(&entry?.path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // No mount point; or nobody here could have mounted one.
+            Ok(()) | Err(Errno::EINVAL | Errno::EPERM) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// The directory above all pods' own. Secrets lie in it, readable for whoever a container runs as: no other user of this
@@ -76,6 +113,7 @@ fn ensure_host_path(path: &Path, kind: &str) -> Result<(), String> {
 /// Removes everything of a pod from disk. Succeeds when there is nothing.
 pub fn remove_pod_dirs(dirs: &[PathBuf]) -> io::Result<()> {
     for dir in dirs {
+        unmount_volumes(dir)?;
         match fs::remove_dir_all(dir) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}

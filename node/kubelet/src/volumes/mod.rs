@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod atomic;
 pub mod plan;
+pub mod size;
 pub mod subpath;
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 use super::volume_dir;
 use crate::env::{Objects, PodFacts, downward};
 use client::k8s_openapi::api::core::v1 as core;
+use client::k8s_openapi::apimachinery::pkg::api::resource as k8s;
+use machinery::quantity::Quantity;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +17,8 @@ pub struct File {
 /// What a volume is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VolumePlan {
-    /// An empty directory of the pod's own.
-    EmptyDir,
+    /// An empty directory of the pod's own; in memory if it says how much of that.
+    EmptyDir { memory_bytes: Option<u64> },
     /// A path of this node.
     HostPath { path: String, kind: String },
     /// Files that follow objects of the API; `plugin` names the directory.
@@ -75,8 +77,8 @@ pub fn plan_volume(
     facts: &PodFacts,
 ) -> Result<VolumePlan, String> {
     let mut files = Files::default();
-    if v.empty_dir.is_some() {
-        return Ok(VolumePlan::EmptyDir);
+    if let Some(e) = &v.empty_dir {
+        return plan_empty_dir(pod, e, facts);
     }
     if let Some(h) = &v.host_path {
         return Ok(VolumePlan::HostPath { path: h.path.clone(), kind: h.type_.clone().unwrap_or_default() });
@@ -114,6 +116,35 @@ pub fn plan_volume(
     Err("this kind of volume is not supported by this node (emptyDir, hostPath, configMap, secret, downwardAPI \
          and projected are)"
         .into())
+}
+
+/// One in memory has as much as its limit, the pod's own, or the node allows, whichever is least.
+fn plan_empty_dir(
+    pod: &core::Pod,
+    source: &core::EmptyDirVolumeSource,
+    facts: &PodFacts,
+) -> Result<VolumePlan, String> {
+    let parse = |text: &str| Quantity::parse(text).ok().and_then(|q| u64::try_from(q.value()).ok());
+    let bytes = |q: &k8s::Quantity| parse(&q.0);
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => Ok(VolumePlan::EmptyDir { memory_bytes: None }),
+        "Memory" => {
+            let containers = pod.spec.iter().flat_map(|s| &s.containers);
+            let of_container =
+                |c: &core::Container| c.resources.as_ref()?.limits.as_ref()?.get("memory").and_then(bytes);
+            // Without a limit for each container the pod has none.
+            let of_pod =
+                containers.map(of_container).try_fold(0u64, |sum, limit| Some(sum.saturating_add(limit?)));
+            let of_node = facts.allocatable.get("memory").and_then(|text| parse(text));
+            let limits = [source.size_limit.as_ref().and_then(bytes), of_pod, of_node];
+            let least = limits.into_iter().flatten().filter(|bytes| *bytes > 0).min();
+            // Where nothing says how much, as much as a tmpfs takes of itself on a machine of 8 GiB.
+            Ok(VolumePlan::EmptyDir { memory_bytes: Some(least.unwrap_or(4 << 30)) })
+        }
+        other => Err(format!(
+            "an emptyDir of medium {other:?} is not supported by this node (the disk and \"Memory\" are)"
+        )),
+    }
 }
 
 fn mode(mode: Option<i32>) -> Result<u32, String> {

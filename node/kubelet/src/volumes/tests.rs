@@ -149,7 +149,8 @@ fn host_paths_are_checked_against_their_type() {
 #[test]
 fn an_empty_dir_may_be_written_by_all() {
     let tmp = tempfile::tempdir().unwrap();
-    let dir = apply::ensure_volume(tmp.path(), "u", "v", &VolumePlan::EmptyDir).unwrap();
+    let dir =
+        apply::ensure_volume(tmp.path(), "u", "v", &VolumePlan::EmptyDir { memory_bytes: None }).unwrap();
     assert_eq!(dir, volume_dir(tmp.path(), "u", "empty-dir", "v"));
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o777);
 }
@@ -160,7 +161,59 @@ fn no_other_user_of_the_node_reaches_the_volumes_of_pods() {
     let pods = root.path().join("pods");
     fs::create_dir(&pods).unwrap();
     fs::set_permissions(&pods, fs::Permissions::from_mode(0o755)).unwrap();
-    let made = apply::ensure_volume(root.path(), "uid", "v", &VolumePlan::EmptyDir).unwrap();
+    let made =
+        apply::ensure_volume(root.path(), "uid", "v", &VolumePlan::EmptyDir { memory_bytes: None }).unwrap();
     assert!(made.starts_with(&pods), "{}", made.display());
     assert_eq!(fs::metadata(&pods).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn an_empty_dir_in_memory_is_as_large_as_the_least_limit_says() {
+    let plan = |volume: serde_json::Value, limits: serde_json::Value| {
+        let containers = json!([{ "name": "a", "resources": { "limits": limits } }, { "name": "b",
+            "resources": { "limits": { "memory": "1Mi" } } }]);
+        let pod: core::Pod =
+            serde_json::from_value(json!({ "metadata": {}, "spec": { "containers": containers } })).unwrap();
+        let facts = PodFacts { allocatable: [("memory".into(), "1Gi".into())].into(), ..PodFacts::default() };
+        plan_volume(
+            &pod,
+            &super::tests::volume(json!({ "name": "v", "emptyDir": volume })),
+            &objects(),
+            &facts,
+        )
+    };
+    let memory = |bytes| Ok(VolumePlan::EmptyDir { memory_bytes: Some(bytes) });
+    assert_eq!(plan(json!({ "medium": "Memory" }), json!({})), memory(1 << 30));
+    assert_eq!(plan(json!({ "medium": "Memory" }), json!({ "memory": "3Mi" })), memory(4 << 20));
+    assert_eq!(
+        plan(json!({ "medium": "Memory", "sizeLimit": "2Mi" }), json!({ "memory": "3Mi" })),
+        memory(2 << 20)
+    );
+    assert_eq!(
+        plan(json!({ "sizeLimit": "2Mi" }), json!({})),
+        Ok(VolumePlan::EmptyDir { memory_bytes: None })
+    );
+    assert!(plan(json!({ "medium": "HugePages" }), json!({})).unwrap_err().contains("not supported"));
+}
+
+#[test]
+fn an_empty_dir_in_memory_takes_no_more_than_its_size_and_is_gone_with_its_pod() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED, not tested here: mounting a tmpfs needs root");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let plan = VolumePlan::EmptyDir { memory_bytes: Some(1 << 20) };
+    let dir = apply::ensure_volume(root.path(), "u", "v", &plan).unwrap();
+    fs::write(dir.join("fits"), vec![0; 512 << 10]).unwrap();
+    // As a kubelet that was started anew does.
+    assert_eq!(apply::ensure_volume(root.path(), "u", "v", &plan).unwrap(), dir);
+    assert!(dir.join("fits").exists());
+    let error = fs::write(dir.join("too much"), vec![0; 1 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o777);
+    apply::remove_pod_dirs(&[pod_dir(root.path(), "u")]).unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(root.path().to_str().unwrap()), "it is still mounted");
+    assert!(!pod_dir(root.path(), "u").exists());
 }

@@ -172,6 +172,10 @@ impl Worker {
             // Taken out of the API by force: nobody waits.
             return MIN_GRACE;
         }
+        if self.eviction.as_ref().is_some_and(|e| e.reason == "Evicted") {
+            // It has taken more than it may, and would take on (upstream's immediateEvictionGracePeriodSeconds).
+            return MIN_GRACE;
+        }
         meta.deletion_grace_period_seconds.or(spec).unwrap_or(DEFAULT_GRACE).max(0)
     }
 

@@ -69,6 +69,8 @@ pub(crate) struct Worker {
     failures: u32,
     /// Whether volumes were made by this process, and when they are due again.
     volumes_due: Option<Timestamp>,
+    /// When its emptyDirs are to be measured again.
+    sizes_due: Option<Timestamp>,
     /// When this worker saw its pod first; `None` once it has run.
     seen: Option<Instant>,
 }
@@ -119,6 +121,7 @@ impl Worker {
             ended: false,
             failures: 0,
             volumes_due: None,
+            sizes_due: None,
         }
     }
 
@@ -320,6 +323,7 @@ impl Worker {
         self.publish();
         self.remove_surplus().await;
         self.refresh_volumes().await;
+        self.check_sizes().await;
         Ok(self.next_wake())
     }
 
@@ -330,7 +334,7 @@ impl Worker {
         let waits = plan.waiting.iter().map(|w| w.until);
         // A container that could not start and is not among those waits: its image.
         let images = plan.start.iter().filter_map(|s| self.image_wait(s, now));
-        match waits.chain(images).chain(self.volumes_due).min() {
+        match waits.chain(images).chain(self.volumes_due).chain(self.sizes_due).min() {
             Some(at) => Next::At(at),
             None => Next::Mail,
         }
@@ -346,6 +350,8 @@ impl Worker {
         if !self.stale {
             return Ok(());
         }
+        // It is never closed.
+        let _turn = self.shared.observations.acquire().await;
         // What happens while we look comes as mail and makes it stale again.
         self.stale = false;
         let observed = observe::observe_sandboxes(&*self.shared.runtime, &self.sandboxes).await;

@@ -38,6 +38,7 @@ struct Resolved {
     command: Vec<String>,
     args: Vec<String>,
     mounts: Vec<cri::Mount>,
+    sub_paths: Vec<String>,
 }
 
 /// Whether a program of this image sees a file system of its own, with a place for its last words. What wasm
@@ -118,7 +119,7 @@ impl Worker {
                 if let Some(why) = refused_user(&self.pod, c, &image) {
                     return Ok(Err(Failed::new("CreateContainerConfigError", why)));
                 }
-                let Resolved { env, command, args, mut mounts } = match self.resolve(c).await? {
+                let Resolved { env, command, args, mut mounts, sub_paths } = match self.resolve(c).await? {
                     Ok(resolved) => resolved,
                     Err(failed) => return Ok(Err(failed)),
                 };
@@ -133,6 +134,7 @@ impl Worker {
                     command,
                     args,
                     mounts,
+                    sub_paths,
                     image_id: image.id,
                     node_memory: shared.memory_bytes,
                 };
@@ -214,11 +216,11 @@ impl Worker {
             Err(e) => return Ok(Err(Failed::new("CreateContainerConfigError", e.to_string()))),
         };
         let (command, args) = expand_command(c, &env);
-        let mounts = match self.mounts(c, &env).await {
-            Ok(mounts) => mounts,
+        let (mounts, sub_paths) = match self.mounts(c, &env).await {
+            Ok(both) => both,
             Err(e) => return Ok(Err(Failed::new("CreateContainerConfigError", e))),
         };
-        Ok(Ok(Resolved { env, command, args, mounts }))
+        Ok(Ok(Resolved { env, command, args, mounts, sub_paths }))
     }
 
     /// The variables that tell of Services: the API server's, and those of the namespace unless the pod wants

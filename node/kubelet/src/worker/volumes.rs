@@ -2,8 +2,10 @@
 use super::Worker;
 use super::apply::SyncError;
 use crate::env::{Objects, PodFacts, expand};
+use crate::status::Eviction;
 use crate::volumes::apply::ensure_volume;
 use crate::volumes::plan::{VolumePlan, follows_objects, plan_volume, references, volume_path};
+use crate::volumes::size::{exceeded, limited};
 use crate::volumes::{pod_dir, subpath};
 use client::EventType;
 use client::k8s_openapi::api::core::v1 as core;
@@ -15,6 +17,9 @@ use std::path::{Path, PathBuf};
 /// How often volumes that follow objects are looked at again (kubelet `--sync-frequency`: 60 s), plus up to half
 /// of it so that pods do not all come at once.
 const REFRESH_SECONDS: i64 = 60;
+
+/// How often emptyDirs are measured (the eviction manager's `monitoringInterval`).
+const MEASURE_SECONDS: i64 = 10;
 
 /// The most of a container's last words that is shown (kubelet `MaxContainerTerminationMessageLength`: 4 KiB).
 const MAX_LAST_WORDS: u64 = 4096;
@@ -132,6 +137,22 @@ impl Worker {
         }
     }
 
+    /// Measures emptyDirs that have a limit, when it is time; a pod that has too much in one is evicted.
+    pub(super) async fn check_sizes(&mut self) {
+        let limited = limited(&self.pod);
+        let now = self.shared.ambient.now();
+        if limited.is_empty() || self.sizes_due.is_some_and(|due| due > now) {
+            return;
+        }
+        self.sizes_due = now.checked_add(SignedDuration::from_secs(MEASURE_SECONDS)).ok();
+        let (root, uid) = (self.shared.root_dir.clone(), self.uid.clone());
+        let measured = crate::blocking::blocking(move || exceeded(&root, &uid, &limited)).await;
+        if let Ok(Some(message)) = measured {
+            self.event(None, EventType::Warning, "Evicted", &message);
+            self.eviction = Some(Eviction { reason: "Evicted".into(), message });
+        }
+    }
+
     /// The file for a container's last words, mounted at its `terminationMessagePath`.
     pub(super) async fn termination_log(
         &self,
@@ -157,14 +178,14 @@ impl Worker {
         })
     }
 
-    /// The mounts of a container.
+    /// The mounts of a container, and the container paths of those that are a subPath.
     pub(super) async fn mounts(
         &self,
         c: &core::Container,
         env: &[(String, String)],
-    ) -> Result<Vec<cri::Mount>, String> {
+    ) -> Result<(Vec<cri::Mount>, Vec<String>), String> {
         let volumes = self.pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
-        let mut mounts = Vec::new();
+        let (mut mounts, mut sub_paths) = (Vec::new(), Vec::new());
         for m in c.volume_mounts.iter().flatten() {
             let volume = volumes.iter().find(|v| v.name == m.name);
             let path = volume.and_then(|v| volume_path(&self.shared.root_dir, &self.uid, v));
@@ -187,6 +208,7 @@ impl Worker {
                     }
                     Err(e) => return Err(e.to_string()),
                 };
+                sub_paths.push(absolute(&m.mount_path));
             }
             mounts.push(cri::Mount {
                 container_path: absolute(&m.mount_path),
@@ -200,7 +222,7 @@ impl Worker {
                 ..Default::default()
             });
         }
-        Ok(mounts)
+        Ok((mounts, sub_paths))
     }
 }
 

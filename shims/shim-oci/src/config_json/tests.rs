@@ -20,6 +20,7 @@ fn spec() -> ContainerSpec {
         mounts: Vec::new(),
         read_only_root: true,
         privileged: false,
+        seccomp: shim::Seccomp::Unconfined,
         resources: Resources::default(),
         pod_ip: std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         hostname: "pod".into(),
@@ -111,8 +112,12 @@ fn namespaces_are_its_own_except_the_nodes_network() {
 #[test]
 fn a_mount_inside_another_comes_after_it() {
     let mut wanted = spec();
-    let mount =
-        |path: &str, read_only| Mount { host_path: "/h".into(), container_path: path.into(), read_only };
+    let mount = |path: &str, read_only| Mount {
+        host_path: "/h".into(),
+        container_path: path.into(),
+        read_only,
+        pinned: None,
+    };
     wanted.mounts = vec![mount("/data/inner", true), mount("/data", false)];
     let config = config(&wanted, &host());
     let mounts = config["mounts"].as_array().unwrap();

@@ -1,8 +1,9 @@
 //! What a container sees, what it may do, how it ends.
 use crate::world::{World, soon};
 use shim::fake::Captured;
-use shim::{Error, ImageContent, ImageKind, Mount, Shim};
+use shim::{Error, ExecStreams, ImageContent, ImageKind, Mount, Seccomp, Shim};
 use shim_oci::{Config, OciShim};
+use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -56,6 +57,7 @@ async fn volumes_are_seen_and_read_only_ones_cannot_be_written() {
         host_path: host,
         container_path: at.into(),
         read_only,
+        pinned: None,
     };
     spec.mounts = vec![
         mount(volume.clone(), "/v", true),
@@ -195,6 +197,50 @@ async fn what_cannot_run_is_refused_by_name_and_leaves_nothing_mounted() {
     assert!(world.mounts().is_empty(), "{:?}", world.mounts());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pinned_volume_is_mounted_whatever_its_path_leads_to_meanwhile_and_no_mount_of_it_stays() {
+    let Some(world) = World::new() else { return };
+    let (volume, outside) = (world.dir.path().join("volume"), world.dir.path().join("outside"));
+    for (directory, text) in [(&volume, "the pod's"), (&outside, "the node's")] {
+        std::fs::create_dir(directory).unwrap();
+        std::fs::write(directory.join("whose"), text).unwrap();
+    }
+    let (mut spec, log) = world.spec("pinned", "cat /v/whose /f");
+    spec.mounts = [("", "/v"), ("whose", "/f")]
+        .map(|(sub_path, at)| {
+            let path = volume.join(sub_path);
+            let file = std::fs::File::open(&path).unwrap();
+            let pinned = Some(shim::Pinned::new(file.into()));
+            Mount { host_path: path, container_path: at.into(), read_only: true, pinned }
+        })
+        .into();
+    std::fs::rename(&volume, world.dir.path().join("away")).unwrap();
+    symlink(&outside, &volume).unwrap();
+    let container = world.start(spec).await;
+    assert_eq!(soon(container.wait()).await.code, 0);
+    assert_eq!(log.stdout(), "the pod'sthe pod's");
+    assert_eq!(world.mounts().len(), 1, "only the root file system: {:?}", world.mounts());
+    soon(container.delete()).await.unwrap();
+    assert_eq!(std::fs::read_dir(world.dir.path().join("runc.pins")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_to_string(world.dir.path().join("away/whose")).unwrap(), "the pod's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_default_profile_permits_what_programs_do_and_refuses_new_namespaces() {
+    let Some(world) = World::new() else { return };
+    // A namespace of users needs no capability, so that only a profile can refuse it.
+    let script = "/bin/busybox unshare -U /bin/busybox true 2>/dev/null && echo made || echo refused; \
+                  echo x > /tmp/a && /bin/busybox mv /tmp/a /tmp/b && cat /tmp/b; (sleep 0; id -u) | cat";
+    for (seccomp, namespace) in [(Seccomp::Unconfined, "made"), (Seccomp::RuntimeDefault, "refused")] {
+        let (mut spec, log) = world.spec("seccomp", script);
+        spec.seccomp = seccomp;
+        let state_dir = spec.state_dir.clone();
+        assert_eq!(world.run(spec).await.code, 0);
+        assert_eq!(log.stdout(), format!("{namespace}\nx\n0\n"), "{seccomp:?}");
+        std::fs::remove_dir_all(state_dir).unwrap();
+    }
+}
+
 fn groups_named(name: &str) -> String {
     let found = std::process::Command::new("find").args(["/sys/fs/cgroup", "-name", name]).output().unwrap();
     String::from_utf8_lossy(&found.stdout).into_owned()
@@ -208,4 +254,77 @@ fn a_runtime_that_is_not_installed_is_said_with_what_to_do() {
     assert_eq!((shim.handler(), shim.image_kind()), ("youki", ImageKind::Linux));
     let error = shim.ready().unwrap_err().to_string();
     assert!(error.contains("need root") || error.contains("install it"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_with_streams_reads_and_writes_and_ends_with_its_client() {
+    let Some(world) = World::new() else { return };
+    let (spec, log) = world.spec("streams", "echo up; sleep 1000");
+    let container = world.start(spec).await;
+    soon(log.wait_for("up")).await;
+    let sh = |script: &str| vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+    let heard = Arc::<Captured>::default();
+    let streams = |input: Option<&'static [u8]>| ExecStreams {
+        stdin: input.map(|input| Box::new(input) as shim::Input),
+        output: heard.clone(),
+        terminal: None,
+    };
+    let code =
+        soon(container.exec_with(&sh("/bin/busybox cat; echo no >&2; exit 5"), streams(Some(b"typed"))))
+            .await;
+    assert_eq!((code.unwrap(), heard.stdout().as_str(), heard.stderr().as_str()), (5, "typed", "no\n"));
+    let error = soon(container.exec_with(&["/nonsense".to_owned()], streams(None))).await.unwrap_err();
+    assert!(error.to_string().contains("/nonsense") && error.to_string().contains("no such file"), "{error}");
+    // Its client goes away.
+    let shouting = sh("echo here; sleep 901");
+    {
+        let running = container.exec_with(&shouting, streams(None));
+        tokio::select! {
+            ended = running => panic!("{ended:?}"),
+            () = soon(heard.wait_for("here")) => {}
+        }
+    }
+    soon(async {
+        loop {
+            let left = Arc::<Captured>::default();
+            container.exec(&sh("/bin/busybox ps"), Duration::from_secs(30), left.clone()).await.unwrap();
+            if !left.stdout().contains("sleep 901") {
+                return;
+            }
+        }
+    })
+    .await;
+    soon(container.delete()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_has_the_size_of_its_client_and_follows_it() {
+    let Some(world) = World::new() else { return };
+    let (spec, log) = world.spec("terminal", "echo up; sleep 1000");
+    let container = world.start(spec).await;
+    soon(log.wait_for("up")).await;
+    let (sized, size) = tokio::sync::watch::channel(None);
+    let heard = Arc::<Captured>::default();
+    let (mut keys, typed) = tokio::io::duplex(64);
+    let streams = ExecStreams { stdin: Some(Box::new(typed)), output: heard.clone(), terminal: Some(size) };
+    let script = "while read line; do /bin/busybox stty size; echo done-$line; done; exit 4";
+    let args = ["/bin/sh", "-c", script].map(str::to_owned);
+    let running = container.exec_with(&args, streams);
+    let typing = async {
+        let mut line = 0;
+        for (rows, columns) in [(31, 91), (32, 92)] {
+            sized.send_replace(Some(shim::TerminalSize { columns, rows }));
+            while !heard.stdout().contains(&format!("{rows} {columns}")) {
+                // A new size comes by a signal to the program that copies: a moment later.
+                keys.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+                heard.wait_for(&format!("done-{line}")).await;
+                line += 1;
+            }
+        }
+        // Ctrl-D: the terminal's end of file.
+        keys.write_all(b"\x04").await.unwrap();
+    };
+    let (code, ()) = soon(async { tokio::join!(running, typing) }).await;
+    assert_eq!(code.unwrap(), 4);
+    soon(container.delete()).await.unwrap();
 }

@@ -6,7 +6,7 @@ use super::{Access, Capability, Granted, HasAccess, Wanted, beneath};
 use crate::guest::ComponentState;
 use crate::limits::{MAX_CONFIG_KEYS, MAX_CONFIG_VALUE_BYTES};
 use bindings::wasi::config::store;
-use shim::Error;
+use shim::{Error, Mount};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ impl Capability for ConfigStore {
                     wanted.container
                 ))
             })?;
-            directories.push(mount.host_path.clone());
+            directories.push(mount.clone());
         }
         granted.config = Some(Values(directories.into()));
         Ok(())
@@ -67,7 +67,7 @@ impl Capability for ConfigStore {
 }
 
 /// Where a container's values lie; the later ones win.
-pub(crate) struct Values(Arc<[PathBuf]>);
+pub(crate) struct Values(Arc<[Mount]>);
 
 /// What a key of a ConfigMap may be called; anything else is not there.
 fn is_key(name: &str) -> bool {
@@ -121,8 +121,11 @@ impl Access<'_> {
         let Some(values) = &self.granted.config else {
             return Err(wasmtime::format_err!("this container has no wasi:config"));
         };
-        let directories = values.0.clone();
-        let done = tokio::task::spawn_blocking(move || read(&directories)).await;
+        let mounts = values.0.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            read(&mounts.iter().map(Mount::source).collect::<Vec<PathBuf>>())
+        });
+        let done = done.await;
         Ok(done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| store::Error::Io(e.to_string())))
     }
 }

@@ -1,9 +1,11 @@
-//! `wasi:logging/logging`: lines of the container's log, on standard error, with their level before them.
+//! `wasi:logging/logging`: lines of the container's log, on standard error, with their level before them, and before that
+//! the trace of the request that is being served, where it is known.
 //!
 //! It needs no permission. `logging.dhow.dev/<container>: warn` leaves out what is below that level.
 use super::{Access, Capability, Granted, HasAccess, Wanted};
 use crate::guest::ComponentState;
 use crate::limits::OUTPUT_CHUNK;
+use crate::traces::label;
 use bindings::wasi::logging::logging::{self, Level};
 use shim::Error;
 use wasmtime::component::Linker;
@@ -73,13 +75,13 @@ fn number(level: Level) -> usize {
 }
 
 /// Every line carries the level, so that no message can look like several.
-fn lines(level: usize, context: &str, message: &str) -> String {
+fn lines(trace: &str, level: usize, context: &str, message: &str) -> String {
     let level = LEVELS[level].to_uppercase();
     let context = context.replace(['\n', '\r'], " ");
     let context = if context.is_empty() { String::new() } else { format!("{context}: ") };
     let mut text = String::new();
     for line in message.split('\n') {
-        text.push_str(&format!("{level} {context}{line}\n"));
+        text.push_str(&format!("{trace}{level} {context}{line}\n"));
     }
     text
 }
@@ -90,7 +92,8 @@ impl logging::Host for Access<'_> {
         if self.granted.logging.unwrap_or_default().0 > level {
             return Ok(());
         }
-        for chunk in lines(level, &context, &message).as_bytes().chunks(OUTPUT_CHUNK) {
+        let trace = self.serving.map(label).unwrap_or_default();
+        for chunk in lines(&trace, level, &context, &message).as_bytes().chunks(OUTPUT_CHUNK) {
             self.stderr.write_paced(chunk).await;
         }
         Ok(())
@@ -103,8 +106,9 @@ mod tests {
 
     #[test]
     fn each_line_says_its_level_and_context() {
-        assert_eq!(lines(3, "shop", "one\ntwo"), "WARN shop: one\nWARN shop: two\n");
-        assert_eq!(lines(0, "", "x"), "TRACE x\n");
-        assert_eq!(lines(5, "a\nERROR b", "x"), "CRITICAL a ERROR b: x\n");
+        assert_eq!(lines("", 3, "shop", "one\ntwo"), "WARN shop: one\nWARN shop: two\n");
+        assert_eq!(lines("", 0, "", "x"), "TRACE x\n");
+        assert_eq!(lines("", 5, "a\nERROR b", "x"), "CRITICAL a ERROR b: x\n");
+        assert_eq!(lines("trace_id=1 ", 3, "", "one\ntwo"), "trace_id=1 WARN one\ntrace_id=1 WARN two\n");
     }
 }

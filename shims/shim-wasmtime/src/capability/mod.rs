@@ -22,6 +22,7 @@ use crate::stdio::GuestOutput;
 use shim::{Error, Mount};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use telemetry::SpanContext;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 
 /// One interface, or a few that belong together.
@@ -35,6 +36,11 @@ pub(crate) trait Capability: Send + Sync {
     /// Reads what the pod says for one container and adds it to what the container has. Asked only for components that
     /// import one of [`Capability::imports`]; the error ([`Error::InvalidSpec`]) says how to permit it.
     fn grant(&self, wanted: &Wanted<'_>, granted: &mut Granted) -> Result<(), Error>;
+
+    /// Removes what a namespace keeps on this node; [`Error::Unavailable`] while one of its containers may use it.
+    fn forget_namespace(&self, _namespace: &str) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A container that wants a capability.
@@ -81,6 +87,8 @@ pub(crate) struct Granted {
 pub(crate) struct Access<'a> {
     pub(crate) granted: &'a Granted,
     pub(crate) stderr: &'a GuestOutput,
+    /// The request that is being served, where its trace is known.
+    pub(crate) serving: Option<&'a SpanContext>,
     pub(crate) table: &'a mut ResourceTable,
 }
 

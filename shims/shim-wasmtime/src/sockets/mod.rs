@@ -10,6 +10,8 @@
 //! | connect, send to 127.0.0.1 or ::1 | the pod's address: its containers share it |
 //! | connect without a bind | the source is the pod's address, so that the other side can tell who calls |
 //! | connect to a Service's address | one of its endpoints |
+//! | send a datagram to a Service's address | one of its endpoints, the same for each datagram of a socket while it serves |
+//! | receive a datagram of that endpoint | it comes from the Service's address |
 //! | the name of a Service | its address |
 //!
 //! Invariant: no guest's socket is ever bound to an address of the node. A pod address of 127.0.0.0/8 cannot be the source
@@ -20,11 +22,19 @@
 mod lookup;
 mod p2;
 mod p3;
+mod ways;
 
 use crate::guest::ComponentState;
+use crate::reach::Refused;
+use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use wasmtime::component::Linker;
+use ways::Ways;
+
+/// A socket's, which its streams know too.
+type SharedWays = Arc<Mutex<Ways>>;
 
 /// One store's sockets that differ from what the guest asked for. Keys are numbers of resources.
 pub(crate) struct PodSockets {
@@ -33,6 +43,10 @@ pub(crate) struct PodSockets {
     inward: HashSet<u32>,
     /// The incoming streams of those that take datagrams.
     inward_streams: HashSet<u32>,
+    /// Where the datagrams of each socket go.
+    ways: HashMap<u32, SharedWays>,
+    /// The same by the number of each stream for datagrams.
+    stream_ways: HashMap<u32, SharedWays>,
     /// The name each open lookup is of.
     lookups: HashMap<u32, String>,
 }
@@ -80,12 +94,25 @@ fn is_localhost(ip: IpAddr) -> bool {
 
 impl PodSockets {
     pub(crate) fn new(pod_ip: IpAddr) -> Self {
-        Self { pod_ip, inward: HashSet::new(), inward_streams: HashSet::new(), lookups: HashMap::new() }
+        Self {
+            pod_ip,
+            inward: HashSet::new(),
+            inward_streams: HashSet::new(),
+            ways: HashMap::new(),
+            stream_ways: HashMap::new(),
+            lookups: HashMap::new(),
+        }
     }
 
     /// Remembers what `socket` was bound as. A number may have been another socket's before.
     fn bound(&mut self, socket: u32, bind: Bind) {
         note(&mut self.inward, socket, bind.inward);
+        self.ways.remove(&socket);
+    }
+
+    /// Where the datagrams of a socket go. There are no more of these than the table of resources may hold.
+    fn ways(&mut self, socket: u32) -> SharedWays {
+        self.ways.entry(socket).or_default().clone()
     }
 
     /// Whether `peer` may reach `socket`.
@@ -93,14 +120,29 @@ impl PodSockets {
         peer == self.pod_ip || !self.inward.contains(&socket)
     }
 
-    fn streamed(&mut self, socket: u32, stream: u32) {
+    fn streamed(&mut self, socket: u32, incoming: u32, outgoing: u32) {
         let inward = self.inward.contains(&socket);
-        note(&mut self.inward_streams, stream, inward);
+        note(&mut self.inward_streams, incoming, inward);
+        let ways = self.ways(socket);
+        self.stream_ways.insert(incoming, ways.clone());
+        self.stream_ways.insert(outgoing, ways);
     }
 
     fn admits_to_stream(&self, stream: u32, peer: IpAddr) -> bool {
         peer == self.pod_ip || !self.inward_streams.contains(&stream)
     }
+}
+
+/// Where a datagram of the guest's to an address goes.
+fn lead(state: &ComponentState, ways: &Mutex<Ways>, named: SocketAddr) -> Result<SocketAddr, Refused> {
+    // What is no destination at all is refused by wasmtime in its own words.
+    if named.ip().is_unspecified() || named.port() == 0 {
+        return Ok(named);
+    }
+    let before = ways.lock().of(named);
+    let way = state.reach().lead_datagram(named, before)?;
+    ways.lock().note(named, way);
+    Ok(way)
 }
 
 fn note(set: &mut HashSet<u32>, key: u32, is: bool) {
@@ -170,11 +212,11 @@ mod tests {
         let mut sockets = PodSockets::new(pod);
         sockets.bound(1, plan_bind(pod, address("127.0.0.1:80")));
         assert!(sockets.admits(1, pod) && !sockets.admits(1, other));
-        sockets.streamed(1, 5);
+        sockets.streamed(1, 5, 6);
         assert!(sockets.admits_to_stream(5, pod) && !sockets.admits_to_stream(5, other));
         // The same numbers again, for others.
         sockets.bound(1, plan_bind(pod, address("0.0.0.0:80")));
-        sockets.streamed(1, 5);
+        sockets.streamed(1, 5, 6);
         assert!(sockets.admits(1, other) && sockets.admits_to_stream(5, other));
     }
 }

@@ -1,5 +1,5 @@
 //! WASI 0.2: `wasi:sockets/tcp` and `wasi:sockets/udp`.
-use super::{plan_bind, plan_destination, plan_source};
+use super::{lead, plan_bind, plan_source};
 use crate::guest::ComponentState;
 use crate::reach::Refused;
 use network_policy::Protocol;
@@ -79,6 +79,12 @@ pub(super) fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Re
         "[method]udp-socket.stream",
         |mut store: Store<'_>, (socket, remote): (Resource<UdpSocket>, Option<IpSocketAddress>)| {
             Box::new(async move { told(stream(store.data_mut(), socket, remote).await) })
+        },
+    )?;
+    udp.func_wrap(
+        "[method]udp-socket.remote-address",
+        |mut store: Store<'_>, (socket,): (Resource<UdpSocket>,)| {
+            told(remote_address(store.data_mut(), socket))
         },
     )?;
     udp.func_wrap(
@@ -170,11 +176,18 @@ async fn stream(
     socket: Resource<UdpSocket>,
     remote: Option<IpSocketAddress>,
 ) -> SocketResult<Streams> {
-    let remote = remote.map(|remote| plan_destination(state.pod.pod_ip, remote.into()).into());
     let number = socket.rep();
-    let (incoming, outgoing) = state.sockets().stream(socket, remote).await?;
-    state.pod.streamed(number, incoming.rep());
+    let ways = state.pod.ways(number);
+    let remote = remote.map(|remote| lead(state, &ways, remote.into())).transpose().map_err(refusal)?;
+    let (incoming, outgoing) = state.sockets().stream(socket, remote.map(IpSocketAddress::from)).await?;
+    state.pod.streamed(number, incoming.rep(), outgoing.rep());
     Ok((incoming, outgoing))
+}
+
+fn remote_address(state: &mut ComponentState, socket: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
+    let ways = state.pod.ways(socket.rep());
+    let remote = HostUdpSocket::remote_address(&mut state.sockets(), socket)?;
+    Ok(ways.lock().named(remote.into()).into())
 }
 
 fn receive(
@@ -187,6 +200,12 @@ fn receive(
     datagrams.retain(|datagram| {
         state.pod.admits_to_stream(number, SocketAddr::from(datagram.remote_address).ip())
     });
+    if let Some(ways) = state.pod.stream_ways.get(&number) {
+        let ways = ways.lock();
+        for datagram in &mut datagrams {
+            datagram.remote_address = ways.named(datagram.remote_address.into()).into();
+        }
+    }
     Ok(datagrams)
 }
 
@@ -195,10 +214,23 @@ fn send(
     stream: Resource<OutgoingDatagramStream>,
     mut datagrams: Vec<OutgoingDatagram>,
 ) -> SocketResult<u64> {
-    for datagram in &mut datagrams {
-        if let Some(remote) = &mut datagram.remote_address {
-            *remote = plan_destination(state.pod.pod_ip, SocketAddr::from(*remote)).into();
+    let ways = state.pod.stream_ways.get(&stream.rep()).cloned().unwrap_or_default();
+    let mut refused = None;
+    for (number, datagram) in datagrams.iter_mut().enumerate() {
+        let Some(remote) = &mut datagram.remote_address else { continue };
+        match lead(state, &ways, SocketAddr::from(*remote)) {
+            Ok(way) => *remote = way.into(),
+            Err(why) => {
+                refused = Some((number, why));
+                break;
+            }
         }
+    }
+    match refused {
+        Some((0, why)) => return Err(refusal(why).into()),
+        // Those before it are sent; the guest learns of this one when it comes first.
+        Some((number, _)) => datagrams.truncate(number),
+        None => {}
     }
     HostOutgoingDatagramStream::send(&mut state.sockets(), stream, datagrams)
 }

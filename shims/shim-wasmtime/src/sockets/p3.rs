@@ -2,7 +2,7 @@
 //!
 //! Its listening sockets give their connections as a stream, which cannot be looked through on the way: binding loopback
 //! is refused there for TCP, where it would admit others.
-use super::{plan_bind, plan_destination, plan_source};
+use super::{lead, plan_bind, plan_source};
 use crate::guest::ComponentState;
 use crate::reach::Refused;
 use futures::FutureExt;
@@ -63,6 +63,12 @@ pub(super) fn add_to_linker(linker: &mut Linker<ComponentState>) -> wasmtime::Re
         "[method]udp-socket.connect",
         |mut store: Store<'_>, (socket, address): (Resource<UdpSocket>, IpSocketAddress)| {
             Box::new(async move { told(connect_udp(store.data_mut(), socket, address).await) })
+        },
+    )?;
+    types.func_wrap(
+        "[method]udp-socket.get-remote-address",
+        |mut store: Store<'_>, (socket,): (Resource<UdpSocket>,)| {
+            told(remote_address(store.data_mut(), socket))
         },
     )?;
     types.func_wrap_concurrent(
@@ -130,14 +136,24 @@ async fn bind_udp(
     Ok(())
 }
 
-/// Binds a socket that is to send before it was bound.
-async fn ensure_bound(state: &mut ComponentState, socket: &Resource<UdpSocket>, destination: SocketAddr) {
-    if let Some(source) = plan_source(state.pod.pod_ip, destination.ip())
-        && HostUdpSocket::get_local_address(&mut state.sockets(), again(socket)).is_err()
-    {
-        // Where binding fails, sending says why.
-        let _ = HostUdpSocket::bind(&mut state.sockets(), again(socket), source.into()).await;
+/// Where a datagram of a socket goes. Binds one that is to send before it was bound; nothing in that waits.
+fn lead_from(
+    state: &mut ComponentState,
+    socket: &Resource<UdpSocket>,
+    named: SocketAddr,
+) -> Result<SocketAddr, ErrorCode> {
+    let bound = HostUdpSocket::get_local_address(&mut state.sockets(), again(socket)).is_ok();
+    if !bound {
+        // The number may have been another socket's before.
+        state.pod.ways.remove(&socket.rep());
     }
+    let ways = state.pod.ways(socket.rep());
+    let way = lead(state, &ways, named).map_err(refusal)?;
+    if let Some(source) = plan_source(state.pod.pod_ip, way.ip()).filter(|_| !bound) {
+        // Where binding fails, sending says why.
+        let _ = HostUdpSocket::bind(&mut state.sockets(), again(socket), source.into()).now_or_never();
+    }
+    Ok(way)
 }
 
 async fn connect_udp(
@@ -145,9 +161,14 @@ async fn connect_udp(
     socket: Resource<UdpSocket>,
     address: IpSocketAddress,
 ) -> SocketResult<()> {
-    let destination = plan_destination(state.pod.pod_ip, SocketAddr::from(address));
-    ensure_bound(state, &socket, destination).await;
+    let destination = lead_from(state, &socket, SocketAddr::from(address))?;
     HostUdpSocket::connect(&mut state.sockets(), socket, destination.into()).await
+}
+
+fn remote_address(state: &mut ComponentState, socket: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
+    let ways = state.pod.ways(socket.rep());
+    let remote = HostUdpSocket::get_remote_address(&mut state.sockets(), socket)?;
+    Ok(ways.lock().named(remote.into()).into())
 }
 
 async fn send(
@@ -157,14 +178,9 @@ async fn send(
     remote: Option<IpSocketAddress>,
 ) -> SocketResult<()> {
     let remote = accessor.with(|mut access| {
-        let state = access.get();
-        let remote = remote.map(|remote| plan_destination(state.pod.pod_ip, SocketAddr::from(remote)));
-        if let Some(remote) = remote {
-            // Nothing in it waits.
-            let _ = ensure_bound(state, &socket, remote).now_or_never();
-        }
-        remote.map(IpSocketAddress::from)
-    });
+        let led = remote.map(|remote| lead_from(access.get(), &socket, SocketAddr::from(remote)));
+        Ok::<_, ErrorCode>(led.transpose()?.map(IpSocketAddress::from))
+    })?;
     let sockets = accessor.with_getter::<WasiSockets>(ComponentState::sockets);
     <WasiSockets as HostUdpSocketWithStore<_>>::send(&sockets, socket, data, remote).await
 }
@@ -177,9 +193,13 @@ async fn receive(
     loop {
         let (data, from) =
             <WasiSockets as HostUdpSocketWithStore<_>>::receive(&sockets, again(&socket)).await?;
-        let peer = SocketAddr::from(from).ip();
-        if accessor.with(|mut access| access.get().pod.admits(socket.rep(), peer)) {
-            return Ok((data, from));
+        let peer = SocketAddr::from(from);
+        let named = accessor.with(|mut access| {
+            let pod = &mut access.get().pod;
+            pod.admits(socket.rep(), peer.ip()).then(|| pod.ways(socket.rep()).lock().named(peer))
+        });
+        if let Some(named) = named {
+            return Ok((data, named.into()));
         }
     }
 }

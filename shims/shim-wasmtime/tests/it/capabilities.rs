@@ -35,7 +35,7 @@ fn volume(world: &World, key: &str, value: &str) -> PathBuf {
 }
 
 fn mounted(volume: &Path, at: &str) -> Mount {
-    Mount { host_path: volume.to_owned(), container_path: at.into(), read_only: true }
+    Mount { host_path: volume.to_owned(), container_path: at.into(), read_only: true, pinned: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

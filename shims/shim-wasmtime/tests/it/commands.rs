@@ -79,6 +79,19 @@ async fn a_trap_ends_with_134_and_its_backtrace_in_log_and_message() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_without_end_make_no_log_without_end() {
+    let world = World::new();
+    let name = format!("deep{}", "x".repeat(1 << 20));
+    let (spec, log) = world.spec(&module(&format!("(func ${name} unreachable)"), &format!("(call ${name})")));
+    let exit = world.run(spec).await;
+    assert_eq!(exit.code, 134);
+    for text in [&exit.message, &log.stderr()] {
+        assert!(text.len() <= 4200, "{} bytes", text.len());
+        assert!(text.contains("unreachable") && text.contains("deepxxx"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_beyond_the_limit_is_oom_killed_with_the_figures() {
     let world = World::new();
     let (mut spec, log) = world.spec(&module("", "(loop (drop (memory.grow (i32.const 16))) (br 0))"));
@@ -154,6 +167,7 @@ async fn a_mounted_file_is_seen_without_its_neighbours_and_a_read_only_one_canno
         host_path: volume.join("app.conf"),
         container_path: "/etc/app/settings".into(),
         read_only,
+        pinned: None,
     };
     let show = format!(
         "(if {} (then (call $exit (i32.const 44))))
@@ -186,6 +200,47 @@ async fn a_mounted_file_is_seen_without_its_neighbours_and_a_read_only_one_canno
     }
 }
 
+/// What lies at a path now, whatever lies there later.
+fn pinned(path: &std::path::Path) -> Option<shim::Pinned> {
+    Some(shim::Pinned::new(std::fs::File::open(path).unwrap().into()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_put_in_the_place_of_a_pinned_volume_shows_nothing_of_what_it_leads_to() {
+    let world = World::new();
+    let (volume, outside) = (world.dir.path().join("volume"), world.dir.path().join("outside"));
+    for (directory, text) in [(&volume, "the pod's "), (&outside, "the node's")] {
+        std::fs::create_dir_all(directory.join("a")).unwrap();
+        std::fs::write(directory.join("a/whose"), text).unwrap();
+    }
+    let show = format!(
+        "(if {} (then (call $exit (i32.const 44))))
+         (call $print (i32.const 1) (i32.const 4096) (call $read (i32.load (i32.const 100))))",
+        open("whose", false)
+    );
+    let guest = module(r#"(data (i32.const 2048) "whose")"#, &show);
+    for sub_path in ["a", "a/whose"] {
+        let mounted = volume.join(sub_path);
+        let (mut spec, log) = world.spec(&guest);
+        spec.mounts = vec![Mount {
+            host_path: mounted.clone(),
+            container_path: if sub_path == "a" { "/data" } else { "/data/whose" }.into(),
+            read_only: true,
+            pinned: pinned(&mounted),
+        }];
+        // Between making and starting: an instance is made at the start, and later ones as requests come.
+        let made = soon(world.shim.create(spec)).await.unwrap();
+        std::fs::rename(&mounted, world.dir.path().join("away")).unwrap();
+        std::os::unix::fs::symlink(outside.join(sub_path), &mounted).unwrap();
+        soon(made.start()).await.unwrap();
+        assert_eq!(soon(made.wait()).await.code, 0);
+        assert_eq!(log.stdout(), "the pod's ", "{sub_path}");
+        soon(made.delete()).await.unwrap();
+        std::fs::remove_file(&mounted).unwrap();
+        std::fs::rename(world.dir.path().join("away"), &mounted).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mounted_directory_can_be_written_unless_it_is_read_only() {
     let world = World::new();
@@ -195,7 +250,12 @@ async fn a_mounted_directory_can_be_written_unless_it_is_read_only() {
     let guest = module(r#"(data (i32.const 2048) "new")"#, &create);
     for read_only in [true, false] {
         let (mut spec, _) = world.spec(&guest);
-        spec.mounts = vec![Mount { host_path: volume.clone(), container_path: "/data".into(), read_only }];
+        spec.mounts = vec![Mount {
+            host_path: volume.clone(),
+            container_path: "/data".into(),
+            read_only,
+            pinned: None,
+        }];
         let exit = world.run(spec).await;
         assert_eq!(exit.code == 0, !read_only);
         assert_eq!(volume.join("new").exists(), !read_only);
@@ -266,7 +326,8 @@ async fn a_guest_that_opens_files_for_ever_is_stopped_before_it_takes_its_neighb
         open("f", false)
     );
     let (mut spec, _) = world.spec(&module(r#"(data (i32.const 2048) "f")"#, &body));
-    spec.mounts = vec![Mount { host_path: volume, container_path: "/v".into(), read_only: true }];
+    spec.mounts =
+        vec![Mount { host_path: volume, container_path: "/v".into(), read_only: true, pinned: None }];
     let exit = world.run(spec).await;
     assert_ne!(exit.code, 7, "it could open 2,000 files");
 }

@@ -1,7 +1,7 @@
 //! Calls of exported functions: what `kubectl exec` does in a WebAssembly container.
 use crate::text::assemble;
 use crate::world::{World, module, soon};
-use shim::{Container, Error};
+use shim::{Container, Error, ExecStreams};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,6 +111,23 @@ async fn a_call_that_does_not_end_is_ended_by_its_timeout_or_with_its_container(
     assert!(soon(call).await.unwrap().is_err());
     soon(container.delete()).await.unwrap();
     assert_eq!(container.stats().memory_bytes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_from_a_terminal_is_answered_for_one_and_ends_with_ctrl_c() {
+    let world = World::new();
+    let container = component(&world).await;
+    let (_, log) = world.spec(&module("", ""));
+    let streams = |typed: &'static [u8]| ExecStreams {
+        stdin: Some(Box::new(typed)),
+        output: log.clone(),
+        terminal: Some(tokio::sync::watch::channel(None).1),
+    };
+    let add = ["add", "1", "2"].map(str::to_owned);
+    assert_eq!(soon(container.exec_with(&add, streams(b"typed"))).await.unwrap(), 0);
+    assert_eq!(log.stdout(), "3\r\n");
+    assert_eq!(soon(container.exec_with(&["spin".to_owned()], streams(b"\x03"))).await.unwrap(), 130);
+    soon(container.delete()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

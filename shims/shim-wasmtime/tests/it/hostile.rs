@@ -198,7 +198,8 @@ async fn a_guest_that_opens_a_hundred_thousand_files_is_told_how_many_it_may_hav
         (local.set $n (i32.add (local.get $n) (i32.const 1)))
         (br_if $again (i32.lt_u (local.get $n) (i32.const 100000))))"#;
     let (mut spec, _) = world.spec(&module(r#"(data (i32.const 2048) "f")"#, body));
-    spec.mounts = vec![Mount { host_path: volume, container_path: "/v".into(), read_only: true }];
+    spec.mounts =
+        vec![Mount { host_path: volume, container_path: "/v".into(), read_only: true, pinned: None }];
     let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
     let container = world.start(spec).await;
     let exit = soon(container.wait()).await;
@@ -333,8 +334,12 @@ async fn paths_and_links_lead_nowhere_out_of_a_volume() {
             path.len()
         );
         let (mut spec, _) = world.spec(&module(&format!(r#"(data (i32.const 2048) "{path}")"#), &look));
-        spec.mounts =
-            vec![Mount { host_path: volume.clone(), container_path: "/v".into(), read_only: false }];
+        spec.mounts = vec![Mount {
+            host_path: volume.clone(),
+            container_path: "/v".into(),
+            read_only: false,
+            pinned: None,
+        }];
         let code = world.run(spec).await.code;
         // ENOTCAPABLE and EPERM: "not from here".
         assert!([63, 76].contains(&code), "{path}: {code}");

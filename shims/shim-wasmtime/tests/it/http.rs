@@ -130,6 +130,20 @@ async fn a_trap_costs_one_request_and_is_in_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_names_the_functions_a_request_trapped_in() {
+    let world = World::new();
+    // Whatever $taken finds is an error.
+    let guest = hello_replaced(&[(
+        "(if (i32.load8_u (global.get $at)) (then unreachable))",
+        "(if (i32.const 1) (then unreachable))",
+    )]);
+    let served = serve(&world, &guest, |_| {}).await;
+    assert_eq!(served.get(false).await.0, StatusCode::INTERNAL_SERVER_ERROR);
+    let log = served.log.stderr();
+    assert!(log.contains("unreachable") && log.contains("!taken"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_takes_too_long_or_too_much_is_ended() {
     let world = World::new();
     let slow = serve(&world, &hello("(loop (br 0))"), |spec| {
@@ -210,6 +224,54 @@ async fn sigterm_lets_requests_finish_and_exits_with_0_sigkill_does_not_wait() {
     assert_eq!(busy.container.exit(), None, "a request is still at work");
     busy.container.kill(9).await.unwrap();
     assert_eq!(soon(busy.container.wait()).await.code, 137);
+}
+
+/// Reads one answer of the sample's to its end.
+async fn read_answer(stream: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    let text = |seen: &[u8]| String::from_utf8_lossy(seen).into_owned();
+    soon(async {
+        while !text(&seen).ends_with("\r\n0\r\n\r\n") {
+            let byte = stream.read_u8().await;
+            seen.push(byte.unwrap_or_else(|e| panic!("{e} after {:?}", text(&seen))));
+        }
+    })
+    .await;
+    text(&seen)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_cross_with_sigterm_are_answered_and_told_that_they_are_the_last() {
+    const POST: &[u8] = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi";
+    let world = World::new();
+    let served = serve(&world, &hello(""), |_| {}).await;
+    let mut kept = soon(TcpStream::connect(("127.0.0.1", served.port))).await.unwrap();
+    kept.write_all(POST).await.unwrap();
+    assert!(!read_answer(&mut kept).await.contains("connection: close"));
+    served.container.kill(15).await.unwrap();
+    // Over the connection there was, and over one made just now by whoever has not heard yet.
+    let mut new = soon(TcpStream::connect(("127.0.0.1", served.port))).await.unwrap();
+    for stream in [&mut kept, &mut new] {
+        stream.write_all(POST).await.unwrap();
+        let answer = read_answer(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("connection: close"), "{answer}");
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+    }
+    assert_eq!(soon(served.container.wait()).await.code, 0);
+    assert!(TcpStream::connect(("127.0.0.1", served.port)).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_nobody_closes_holds_a_stopping_server_for_a_second_only() {
+    let world = World::new();
+    let served = serve(&world, &hello(""), |_| {}).await;
+    let mut kept = soon(TcpStream::connect(("127.0.0.1", served.port))).await.unwrap();
+    kept.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    read_answer(&mut kept).await;
+    let silent = soon(TcpStream::connect(("127.0.0.1", served.port))).await.unwrap();
+    served.container.kill(15).await.unwrap();
+    assert_eq!(soon(served.container.wait()).await.code, 0);
+    drop((kept, silent));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,4 +9,5 @@ mod images;
 mod sockets;
 #[path = "../../../../xtask/src/guests/text.rs"]
 mod text;
+mod traces;
 mod world;

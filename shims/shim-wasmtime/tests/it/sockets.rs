@@ -1,6 +1,7 @@
 //! Services that listen by themselves, and clients: what a pod's address means to wasi:sockets.
 use crate::text::assemble;
 use crate::world::{World, soon};
+use network_policy::{Direction, Protocol, Rules, Service, ServicePort, Services};
 use shim::{Container, Exit};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::watch;
 
 const GUEST: &str = include_str!("../guests/sockets/guest.wat");
 /// The pod of these tests: an address that no other test uses.
@@ -149,10 +151,65 @@ async fn datagrams_come_to_the_pods_address_and_on_loopback_from_the_pod_alone()
     }
 }
 
+/// A network whose only Service has one UDP port with one endpoint.
+fn network_with(service: SocketAddr, endpoint: SocketAddr, rules: Rules) -> shim::Network {
+    let mut services = Services::new("cluster.local");
+    services.insert(Service {
+        namespace: "default".into(),
+        name: "echo".into(),
+        cluster_ips: vec![service.ip()],
+        external_name: None,
+        ports: vec![ServicePort { protocol: Protocol::Udp, port: service.port(), endpoints: vec![endpoint] }],
+        client_affinity: false,
+    });
+    shim::Network {
+        namespace: "default".into(),
+        rules: watch::channel(Arc::new(rules)).1,
+        services: watch::channel(Some(Arc::new(services))).1,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_datagram_to_a_service_reaches_an_endpoint_and_the_answer_comes_from_the_service() {
+    // Another guest's pod serves, and no kube-proxy is there: what arrives was led by the sandbox.
+    const SERVER: &str = "127.42.77.3";
+    let world = World::new();
+    let port = std::net::UdpSocket::bind((SERVER, 0)).unwrap().local_addr().unwrap().port();
+    let (mut spec, _) = world.spec(&guest("$udp-echo", SocketAddr::new("0.0.0.0".parse().unwrap(), port)));
+    spec.pod_ip = SERVER.parse().unwrap();
+    let server = world.start(spec).await;
+    let probe = UdpSocket::bind((OTHER, 0)).await.unwrap();
+    assert_eq!(ask_at(&probe, SERVER, port, b"up").await, b"up");
+
+    let (service, endpoint) =
+        (SocketAddr::from(([127, 96, 77, 1], 5300)), SocketAddr::new(SERVER.parse().unwrap(), port));
+    let asks = |body, rules| {
+        let (mut spec, _) = world.spec(&guest(body, service));
+        spec.pod_ip = POD.parse().unwrap();
+        spec.network = network_with(service, endpoint, rules);
+        spec
+    };
+    for body in ["$udp-ask", "$udp-ask-connected"] {
+        let exit = world.run(asks(body, Rules::default())).await;
+        assert_eq!(exit.code, 0, "{body}: {exit:?}");
+        let closed = Rules { egress: Direction::Isolated(vec![]), ..Rules::default() };
+        let container = world.start(asks(body, closed)).await;
+        let exit = soon(container.wait()).await;
+        assert_eq!(exit.code, 134, "{body} although the policy closes it: {exit:?}");
+        assert_eq!(container.stats().sandbox.unwrap().egress_denials, 1, "{body}");
+        soon(container.delete()).await.unwrap();
+    }
+    soon(server.delete()).await.unwrap();
+}
+
 async fn ask(socket: &UdpSocket, port: u16, text: &[u8]) -> Vec<u8> {
+    ask_at(socket, POD, port, text).await
+}
+
+async fn ask_at(socket: &UdpSocket, ip: &str, port: u16, text: &[u8]) -> Vec<u8> {
     soon(async {
         loop {
-            socket.send_to(text, (POD, port)).await.unwrap();
+            socket.send_to(text, (ip, port)).await.unwrap();
             let mut back = vec![0; 64];
             let answer = tokio::time::timeout(Duration::from_millis(200), socket.recv_from(&mut back)).await;
             if let Ok(Ok((length, _))) = answer

@@ -61,6 +61,7 @@ impl World {
             mounts: Vec::new(),
             read_only_root: false,
             privileged: false,
+            seccomp: shim::Seccomp::Unconfined,
             resources: Resources::default(),
             pod_ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             hostname: "pod".into(),

@@ -34,6 +34,9 @@ super::namespaced_kind!(Function, FunctionSpec, FunctionStatus, "functions");
 pub struct FunctionSpec {
     #[serde(default)]
     pub image: String,
+    /// Interfaces that the component imports: its pods go only where they are offered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imports: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -123,6 +126,7 @@ impl FunctionSpec {
     pub fn revision_spec(&self) -> RevisionSpec {
         RevisionSpec {
             image: self.image.clone(),
+            imports: self.imports.clone(),
             args: self.args.clone(),
             env: self.env.clone(),
             env_from: self.env_from.clone(),

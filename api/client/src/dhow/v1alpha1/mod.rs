@@ -7,7 +7,7 @@ mod trigger;
 pub use function::{Function, FunctionSpec, FunctionStatus};
 pub use revision::{Revision, RevisionSpec, RevisionStatus};
 pub use traffic::{LATEST, TrafficStatus, TrafficTarget};
-pub use trigger::{ConcurrencyPolicy, CronTrigger, Trigger, TriggerStatus};
+pub use trigger::{ConcurrencyPolicy, CronTrigger, QueueTrigger, Trigger, TriggerStatus};
 
 /// The group and version of these kinds.
 pub const API_VERSION: &str = "dhow.dev/v1alpha1";

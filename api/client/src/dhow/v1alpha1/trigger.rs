@@ -1,5 +1,6 @@
 //! What calls a function besides HTTP requests.
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::SecretKeySelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::{Deserialize, Serialize};
 
 /// A source of calls; exactly one of its kinds is given.
@@ -11,6 +12,43 @@ pub struct Trigger {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cron: Option<CronTrigger>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueTrigger>,
+}
+
+/// An HTTP POST for every message of a Redis stream, at least once.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueTrigger {
+    /// `redis://HOST[:PORT][/DATABASE]`, without a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where the URL lies if it has a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeySelector>,
+    #[serde(default)]
+    pub stream: String,
+    /// The function's name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Path and query; `/` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Messages under way at a time; the server's default is 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<i32>,
+    /// Deliveries of one message; the server's default is 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<i32>,
+    /// The wait after the first failure; the server's default is 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff_seconds: Option<i32>,
+    /// After how long a message of another consumer is taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visibility_timeout_seconds: Option<i32>,
+    /// The stream's name with `-dead` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter_stream: Option<String>,
 }
 
 /// An HTTP POST at certain times.
@@ -65,4 +103,13 @@ pub struct TriggerStatus {
     /// What the function answered the last time, or why it could not be called.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_result: Option<String>,
+    /// Of a queue trigger: given out and not acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_messages: Option<i64>,
+    /// Of a queue trigger: not given out yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_messages: Option<i64>,
+    /// Of a queue trigger: `Ready` says whether it takes messages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
 }

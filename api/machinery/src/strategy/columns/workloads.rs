@@ -65,6 +65,10 @@ pub(in crate::strategy) static FUNCTION: &[Column] = &[
         json!(or_none(text(o, "/status/latestCreatedRevision")))
     }),
     wide("Traffic", "string", "Which revision serves which share.", |o, _| json!(or_none(&traffic(o)))),
+    wide("Triggers", "string", "What became of the triggers' last calls.", |o, _| {
+        json!(or_none(&triggers(o)))
+    }),
+    wide("Reason", "string", "Why it is ready or not.", |o, _| json!(condition(o, "Ready", "reason"))),
 ];
 
 pub(in crate::strategy) static REVISION: &[Column] = &[
@@ -92,6 +96,17 @@ fn traffic(function: &Value) -> String {
         format!("{}[{}]", text(t, "/revision"), headers.join(" "))
     };
     list(function, "/status/traffic").iter().map(share).collect::<Vec<_>>().join(",")
+}
+
+/// `tick=answered 200,orders=RedisUnavailable`: the last result, or why messages are not taken.
+fn triggers(function: &Value) -> String {
+    let one = |t: &Value| {
+        let ready = list(t, "/conditions").iter().find(|c| c["type"] == "Ready" && c["status"] != "True");
+        let reason = ready.and_then(|c| c["reason"].as_str());
+        let said = reason.or(t["lastResult"].as_str()).unwrap_or("not called yet");
+        format!("{}={said}", text(t, "/name"))
+    };
+    list(function, "/status/triggers").iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 /// A field of a condition; `Unknown` without one.

@@ -1,4 +1,5 @@
 //! Functions (`dhow.dev/v1alpha1`): a program that answers HTTP, kept running and reachable by name.
+mod queue;
 mod traffic;
 mod trigger;
 
@@ -19,6 +20,8 @@ const MAX_NAME_LEN: usize = 52;
 /// The gateway keeps a route for each pair of a host and a path.
 const MAX_HOSTS: usize = 256;
 const MAX_PATHS: usize = 256;
+/// `timeoutSeconds` when it is not given, as the schema says.
+const DEFAULT_TIMEOUT_SECONDS: i64 = 30;
 
 impl Strategy for Function {
     fn default(&self, obj: &mut Value) {
@@ -38,7 +41,8 @@ impl Strategy for Function {
         hosts(&mut faults, list(spec, "/hosts"), &path.child("hosts"));
         paths(&mut faults, list(spec, "/paths"), &path.child("paths"));
         traffic::check(&mut faults, crate::meta::name(obj), list(spec, "/traffic"), &path.child("traffic"));
-        trigger::check(&mut faults, list(spec, "/triggers"), &path.child("triggers"));
+        let timeout = maybe_int(spec, "/timeoutSeconds").unwrap_or(DEFAULT_TIMEOUT_SECONDS);
+        trigger::check(&mut faults, list(spec, "/triggers"), timeout, &path.child("triggers"));
         faults
     }
     fn validate_status_update(&self, new: &Value, _old: &Value) -> Faults {
@@ -134,7 +138,7 @@ mod tests {
         assert!(got.contains(&"spec.paths[2]: Duplicate value: \"/y\"".to_owned()));
         assert!(got.contains(&"spec.env[0].name: Required value".to_owned()));
         let f = json!({"spec": {"image": "x", "timeoutSeconds": 0, "concurrency": 0, "minReplicas": 3, "maxReplicas": 2,
-            "hosts": ["*.shop.example", "shop.*.example", "10.0.0.1"], "egress": ["http://x"],
+            "hosts": ["*.shop.example", "shop.*.example", "10.0.0.1"], "egress": ["http://x"], "imports": ["a:b/c@1.0.0", "a,b"],
             "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "w", "mountPath": "/w"}]}});
         let got = shown(&Function.validate(&f));
         for part in [
@@ -142,13 +146,14 @@ mod tests {
             "spec.concurrency: Invalid value: 0",
             "spec.volumeMounts[0].name: Not found: \"w\"",
             "spec.egress[0]: Invalid value: \"http://x\": must be a host name",
+            "spec.imports[1]: Invalid value: \"a,b\": must be the name of an interface",
             "spec.maxReplicas: Invalid value: 2: must be greater than or equal to `minReplicas`",
             "spec.hosts[1]: Invalid value: \"shop.*.example\": a wildcard DNS-1123 subdomain must start with '*.'",
             "spec.hosts[2]: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
         ] {
             assert!(got.iter().any(|g| g.starts_with(part)), "{part}: {got:?}");
         }
-        assert_eq!(got.len(), 7, "{got:?}");
+        assert_eq!(got.len(), 8, "{got:?}");
     }
 
     #[test]
@@ -161,18 +166,23 @@ mod tests {
             "envFrom": [{"configMapRef": {"name": "c"}}], "port": 8080, "imagePullSecrets": [{"name": "s"}],
             "resources": {"limits": {"memory": "64Mi"}}, "volumes": [{"name": "v", "emptyDir": {}}],
             "volumeMounts": [{"name": "v", "mountPath": "/v"}], "egress": ["api.example.com:443"],
-            "config": ["/v"], "keyvalue": ["default", "s=redis://r:6379"], "timeoutSeconds": 5, "concurrency": 10});
+            "config": ["/v"], "keyvalue": ["default", "s=redis://r:6379"], "imports": ["wasi:http/types@0.2.0"], "timeoutSeconds": 5, "concurrency": 10});
         let mut f = json!({"apiVersion": "dhow.dev/v1alpha1", "kind": "Function", "metadata": {"name": "f"},
             "spec": {"replicas": 1, "minReplicas": 1, "maxReplicas": 3, "hosts": ["h.example"], "paths": ["/"],
                 "revisionHistoryLimit": 5,
                 "traffic": [{"revision": "f-r1", "percent": 100}, {"revision": "latest", "headers": {"x-canary": "1"}}],
                 "triggers": [{"name": "t", "cron": {"schedule": "* * * * *", "timeZone": "Europe/Berlin", "path": "/",
-                    "concurrencyPolicy": "Forbid", "startingDeadlineSeconds": 10, "body": "b"}}]},
+                    "concurrencyPolicy": "Forbid", "startingDeadlineSeconds": 10, "body": "b"}},
+                    {"name": "q", "queue": {"secretKeyRef": {"name": "redis", "key": "url"}, "stream": "s",
+                    "group": "g", "path": "/", "concurrency": 1, "maxAttempts": 1, "backoffSeconds": 1,
+                    "visibilityTimeoutSeconds": 60, "deadLetterStream": "d"}},
+                    {"name": "q2", "queue": {"url": "redis://r", "stream": "s"}}]},
             "status": {"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "url": "http://f.localhost",
                 "selector": "dhow.dev/function=f", "latestCreatedRevision": "f-r2", "latestReadyRevision": "f-r1",
                 "traffic": [{"revision": "f-r1", "percent": 100, "service": "f-r1", "headers": {"a": "b"}}],
                 "triggers": [{"name": "t", "lastScheduleTime": "2026-01-01T00:00:00Z", "lastResult": "200",
-                    "lastSuccessfulTime": "2026-01-01T00:00:00Z"}],
+                    "lastSuccessfulTime": "2026-01-01T00:00:00Z", "pendingMessages": 1, "lagMessages": 2,
+                    "conditions": [condition]}],
                 "conditions": [condition]}});
         f["spec"].as_object_mut().unwrap().extend(shared.as_object().unwrap().clone());
         assert_eq!(crate::schema::decode(schema, &mut f), Ok(vec![]));

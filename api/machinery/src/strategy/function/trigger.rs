@@ -1,4 +1,5 @@
 //! `spec.triggers`: what calls the function besides HTTP requests.
+use super::queue;
 use crate::cron::{Schedule, time_zone};
 use crate::field::{Error, Path};
 use crate::strategy::check::{self, Faults, Unique};
@@ -20,10 +21,14 @@ pub(super) fn default_names(spec: &mut Value) {
         if let Some(cron) = trigger.get_mut("cron").filter(|c| c.is_object()) {
             fill(cron, "concurrencyPolicy", "Allow");
         }
+        if let Some(queue) = trigger.get_mut("queue").filter(|q| q.is_object()) {
+            queue::default(queue);
+        }
     }
 }
 
-pub(super) fn check(faults: &mut Faults, triggers: &[Value], path: &Path) {
+/// `timeout_seconds` is the function's.
+pub(super) fn check(faults: &mut Faults, triggers: &[Value], timeout_seconds: i64, path: &Path) {
     if triggers.len() > MAX_TRIGGERS {
         faults.push(Error::too_many(path.clone(), triggers.len(), MAX_TRIGGERS));
         return;
@@ -38,10 +43,15 @@ pub(super) fn check(faults: &mut Faults, triggers: &[Value], path: &Path) {
             check::rule(faults, name, path.child("name"), dns_label);
             names.insert(faults, name, path.child("name"));
         }
-        if has(trigger, "/cron") {
-            cron(faults, &trigger["cron"], &path.child("cron"));
-        } else {
-            faults.push(Error::required(path, "must specify a kind of trigger: `cron`"));
+        match (has(trigger, "/cron"), has(trigger, "/queue")) {
+            (true, false) => cron(faults, &trigger["cron"], &path.child("cron")),
+            (false, true) => queue::check(faults, &trigger["queue"], timeout_seconds, &path.child("queue")),
+            (true, true) => {
+                faults.push(Error::forbidden(path.child("queue"), "may not be specified beside `cron`"));
+            }
+            (false, false) => {
+                faults.push(Error::required(path, "must specify a kind of trigger: `cron` or `queue`"));
+            }
         }
     }
 }
@@ -61,15 +71,20 @@ fn cron(faults: &mut Faults, cron: &Value, path: &Path) {
     }
     check::maybe_one_of(faults, cron, path, "concurrencyPolicy", POLICIES);
     check::not_negative(faults, cron, path, "startingDeadlineSeconds");
-    let target = text(cron, "/path");
+    check_target(faults, cron, path);
+    if text(cron, "/body").len() > MAX_BODY_BYTES {
+        faults.push(Error::too_long(path.child("body"), MAX_BODY_BYTES));
+    }
+}
+
+/// The path and query of a trigger's requests.
+pub(super) fn check_target(faults: &mut Faults, trigger: &Value, path: &Path) {
+    let target = text(trigger, "/path");
     let is_target = target.starts_with('/') && target.bytes().all(|b| (0x21..0x7f).contains(&b) && b != b'#');
     if !target.is_empty() && (!is_target || target.len() > MAX_PATH_LEN) {
         let detail =
             "must be an absolute path, with a query or without, in the form of a URL (e.g. /tick?all=1)";
         faults.push(Error::invalid(path.child("path"), target, detail));
-    }
-    if text(cron, "/body").len() > MAX_BODY_BYTES {
-        faults.push(Error::too_long(path.child("body"), MAX_BODY_BYTES));
     }
 }
 
@@ -87,10 +102,11 @@ mod tests {
                 "startingDeadlineSeconds": -1}},
             {"name": "trigger-0", "cron": {}},
             {"name": "X"},
+            {"cron": {"schedule": "@daily"}, "queue": {"url": "redis://r", "stream": "s"}},
         ]});
         default_names(&mut spec);
         let mut faults = Faults::new();
-        check(&mut faults, spec["triggers"].as_array().unwrap(), &Path::new("t"));
+        check(&mut faults, spec["triggers"].as_array().unwrap(), 30, &Path::new("t"));
         assert_eq!(
             shown(&faults),
             [
@@ -107,7 +123,8 @@ mod tests {
                 "t[3].name: Invalid value: \"X\": a lowercase RFC 1123 label must consist of lower case alphanumeric \
                  characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or \
                  '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
-                "t[3]: Required value: must specify a kind of trigger: `cron`",
+                "t[3]: Required value: must specify a kind of trigger: `cron` or `queue`",
+                "t[4].queue: Forbidden: may not be specified beside `cron`",
             ]
         );
     }

@@ -102,6 +102,57 @@ async fn a_client_that_sends_its_head_too_slowly_is_dropped() {
     assert!(!answer.contains("200"), "{answer}");
 }
 
+const AGAIN: &str = "GET / HTTP/1.1\r\nHost: f.localhost\r\n\r\n";
+
+/// A connection that has carried one request.
+async fn used_connection(gateway: &Gateway) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.address).await.expect("connect");
+    stream.write_all(AGAIN.as_bytes()).await.expect("write");
+    let answer = read_until(&mut stream, "ok").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    stream
+}
+
+async fn says_ok() -> SocketAddr {
+    backend(|_| async { Response::new(Full::new(Bytes::from_static(b"ok"))) }).await.0
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_waits_a_minute_and_a_quarter_for_its_next_request() {
+    let gateway = gateway(&[says_ok().await]).await;
+    let mut stream = used_connection(&gateway).await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        stream.write_all(AGAIN.as_bytes()).await.expect("write");
+        assert!(read_until(&mut stream, "ok").await.starts_with("HTTP/1.1 200"));
+    }
+    let quiet = tokio::time::Instant::now();
+    assert_eq!(stream.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+    assert_eq!(quiet.elapsed().as_secs(), 75);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_head_of_a_later_request_has_ten_seconds_from_its_first_byte() {
+    let gateway = gateway(&[says_ok().await]).await;
+    for trickle in [false, true] {
+        let mut stream = used_connection(&gateway).await;
+        tokio::time::sleep(Duration::from_secs(33)).await;
+        let begin = tokio::time::Instant::now();
+        stream.write_all(b"GET / HT").await.expect("write");
+        let mut byte = [0; 1];
+        if trickle {
+            // A byte a second keeps nothing open.
+            while tokio::time::timeout(Duration::from_secs(1), stream.read(&mut byte)).await.is_err() {
+                stream.write_all(b"T").await.expect("write");
+            }
+        } else {
+            assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0, "it is closed");
+        }
+        let seconds = begin.elapsed().as_secs();
+        assert!((10..=11).contains(&seconds), "after {seconds} s (trickle: {trickle})");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stops_in_its_body_is_told() {
     let gateway = gateway_for(&[echo().await.0], json!({ "timeoutSeconds": 600 })).await;

@@ -1,5 +1,6 @@
 //! The gateway with backends of these tests behind it, over real sockets on the loopback.
 mod limits;
+mod traces;
 mod wire;
 
 use crate::metrics::Metrics;
@@ -115,12 +116,20 @@ async fn gateway(addresses: &[SocketAddr]) -> Gateway {
 }
 
 async fn gateway_for(addresses: &[SocketAddr], spec: serde_json::Value) -> Gateway {
+    gateway_with(addresses, spec, None).await
+}
+
+async fn gateway_with(
+    addresses: &[SocketAddr],
+    spec: serde_json::Value,
+    tracer: Option<Arc<telemetry::Tracer>>,
+) -> Gateway {
     let metrics = Arc::new(Metrics::default());
     metrics.table().store(Arc::new(table(addresses, &spec)));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
     let shutdown = CancellationToken::new();
-    let server = Arc::new(Server::new(metrics.clone(), 1, shutdown.clone()));
+    let server = Arc::new(Server::new(metrics.clone(), tracer, 1, shutdown.clone()));
     let serving = server.clone();
     let ended = tokio::spawn(async move { serving.serve(listener, None).await });
     Gateway { address, metrics, server, shutdown, ended }

@@ -8,11 +8,14 @@ use crate::limits::{KEYVALUE_CACHE_BYTES, MAX_BATCH_BYTES, MAX_NAMESPACE_KEYS, P
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use shim::Error;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// Of the files.
+const SUFFIX: &str = ".redb";
 /// Bucket and key to value.
 const PAIRS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("pairs");
 /// `bytes` and `keys` of the whole namespace.
@@ -22,7 +25,7 @@ const USED: TableDefinition<'_, &str, u64> = TableDefinition::new("used");
 pub(super) struct Databases {
     dir: PathBuf,
     max_bytes: u64,
-    /// Never shrinks: as many as there were namespaces with buckets since the start, a few hundred bytes each.
+    /// As many as there were namespaces with buckets since the start and are not gone, a few hundred bytes each.
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -82,14 +85,11 @@ impl Databases {
 
     /// A bucket of a namespace; nothing is opened yet.
     pub(super) fn bucket(&self, namespace: &str, name: &str) -> Result<EmbeddedBucket, String> {
-        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if namespace.is_empty() || namespace.len() > 63 || !namespace.chars().all(allowed) {
-            return Err(format!("{namespace:?} is no name of a namespace"));
-        }
+        let file = file_of(namespace)?;
         let mut slots = self.slots.lock();
         let slot = slots.entry(namespace.to_owned()).or_insert_with(|| {
             Arc::new(Slot {
-                path: self.dir.join(format!("{namespace}.redb")),
+                path: self.dir.join(file),
                 max_bytes: self.max_bytes,
                 open: Mutex::default(),
                 waiting: Mutex::default(),
@@ -99,6 +99,50 @@ impl Databases {
         slot.open.lock().leases += 1;
         Ok(EmbeddedBucket { lease: Arc::new(Lease(slot.clone())), name: name.to_owned() })
     }
+
+    /// Removes a namespace's file, if no container may use it.
+    pub(super) fn forget(&self, namespace: &str) -> Result<(), Error> {
+        let path = self.dir.join(file_of(namespace).map_err(Error::InvalidSpec)?);
+        // Under the lock, so that no bucket is given out meanwhile.
+        let mut slots = self.slots.lock();
+        if slots.get(namespace).is_some_and(|slot| slot.open.lock().leases > 0) {
+            return Err(Error::Unavailable(format!(
+                "containers of namespace {namespace} may use its buckets"
+            )));
+        }
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::Unavailable(format!("removing {}: {e}", path.display())))
+            }
+            _ => {
+                slots.remove(namespace);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The name of a namespace's file: nothing that leads elsewhere.
+fn file_of(namespace: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if namespace.is_empty() || namespace.len() > 63 || !namespace.chars().all(allowed) {
+        return Err(format!("{namespace:?} is no name of a namespace"));
+    }
+    Ok(format!("{namespace}{SUFFIX}"))
+}
+
+/// Namespaces that have a file in `dir`. Blocks.
+pub(crate) fn kept_namespaces(dir: &Path) -> Result<Vec<String>, Error> {
+    let entries = match std::fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::Unavailable(format!("reading {}: {e}", dir.display()))),
+    };
+    let mut all: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_str()?.strip_suffix(SUFFIX)?.to_owned()))
+        .collect();
+    all.sort_unstable();
+    Ok(all)
 }
 
 fn failed(error: impl std::fmt::Display) -> Refused {
@@ -408,6 +452,28 @@ mod tests {
 
     fn databases(dir: &std::path::Path, max_bytes: u64) -> Databases {
         Databases::new(dir.join("keyvalue"), max_bytes)
+    }
+
+    #[tokio::test]
+    async fn a_namespace_is_forgotten_when_no_container_may_use_its_buckets() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = databases(dir.path(), 1000);
+        let kept = || kept_namespaces(&dir.path().join("keyvalue")).unwrap();
+        assert!(kept().is_empty());
+        all.forget("shop").unwrap();
+        let bucket = all.bucket("shop", "a").unwrap();
+        bucket.set(pair("k", "v")).await.unwrap();
+        all.bucket("other", "a").unwrap().set(pair("k", "v")).await.unwrap();
+        assert_eq!(kept(), ["other", "shop"]);
+        assert!(all.forget("shop").unwrap_err().to_string().contains("may use its buckets"));
+        drop(bucket);
+        all.forget("shop").unwrap();
+        assert_eq!(kept(), ["other"]);
+        let again = all.bucket("shop", "a").unwrap();
+        assert!(!again.exists("k".into()).await.unwrap(), "one of the same name begins anew");
+        for name in ["", "..", "a/b", "../other"] {
+            assert!(all.forget(name).is_err(), "{name}");
+        }
     }
 
     fn pair(key: &str, value: &str) -> Vec<(String, Vec<u8>)> {

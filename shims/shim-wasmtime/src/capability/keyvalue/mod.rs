@@ -18,6 +18,7 @@ use crate::guest::ComponentState;
 use crate::limits::{MAX_BATCH_BYTES, MAX_BATCH_KEYS, MAX_BUCKETS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use async_trait::async_trait;
 use embedded::Databases;
+pub(crate) use embedded::kept_namespaces;
 use redis::RedisBucket;
 use shim::Error;
 use std::collections::BTreeMap;
@@ -125,6 +126,10 @@ impl Capability for KeyValue {
         granted.keyvalue = Some(Buckets(buckets));
         Ok(())
     }
+
+    fn forget_namespace(&self, namespace: &str) -> Result<(), Error> {
+        self.databases.forget(namespace)
+    }
 }
 
 /// `name` or `name=url`.
@@ -151,7 +156,7 @@ fn resolve_url(wanted: &Wanted<'_>, url: &str) -> Result<String, String> {
         format!("{path:?} lies in no volume of the container; mount the Secret with the URL at {directory:?}")
     })?;
     let bytes =
-        beneath::read(&mount.host_path, file, MAX_KEY_BYTES as u64).map_err(|e| format!("{path}: {e}"))?;
+        beneath::read(&mount.source(), file, MAX_KEY_BYTES as u64).map_err(|e| format!("{path}: {e}"))?;
     let bytes = bytes.ok_or_else(|| format!("{path:?} does not exist in its volume"))?;
     String::from_utf8(bytes)
         .map(|text| text.trim().to_owned())

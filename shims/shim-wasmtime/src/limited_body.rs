@@ -1,4 +1,4 @@
-//! A request's body, cut off at the container's limit.
+//! A body, cut off at its limit: a request's at the container's, an answer's at the guest's.
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -6,19 +6,30 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use wasmtime_wasi_http::Error;
 
-pub(crate) struct LimitedBody {
-    inner: Incoming,
+/// How a body that is longer than it may be is told of: with its limit.
+pub(crate) type TooLong = fn(Option<u64>) -> Error;
+
+pub(crate) struct LimitedBody<B> {
+    inner: B,
     limit: u64,
     left: u64,
+    too_long: TooLong,
 }
 
-impl LimitedBody {
-    pub(crate) fn new(inner: Incoming, limit: u64) -> Self {
-        Self { inner, limit, left: limit }
+/// What a guest reads of a request.
+pub(crate) type RequestBody = LimitedBody<Incoming>;
+
+impl<B> LimitedBody<B> {
+    pub(crate) fn new(inner: B, limit: u64, too_long: TooLong) -> Self {
+        Self { inner, limit, left: limit, too_long }
     }
 }
 
-impl Body for LimitedBody {
+impl<B> Body for LimitedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Error>,
+{
     type Data = Bytes;
     type Error = Error;
 
@@ -34,7 +45,7 @@ impl Body for LimitedBody {
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         match self.left.checked_sub(length) {
             Some(left) => self.left = left,
-            None => return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.limit))))),
+            None => return Poll::Ready(Some(Err((self.too_long)(Some(self.limit))))),
         }
         Poll::Ready(Some(Ok(frame)))
     }
