@@ -18,6 +18,8 @@ pub(crate) struct Hostile {
     pub(crate) name: String,
     /// Whether it is a Function; else it is a pod.
     pub(crate) serves: bool,
+    /// One change at a time.
+    pub(crate) turn: tokio::sync::Mutex<()>,
     image: String,
 }
 
@@ -120,7 +122,12 @@ pub(crate) fn guests() -> Result<Vec<Guest>> {
 
 impl Hostile {
     pub(crate) fn new(guest: &Guest, number: usize, image: &str) -> Self {
-        Self { name: format!("{}-{number}", guest.name), serves: guest.serves, image: image.to_owned() }
+        Self {
+            name: format!("{}-{number}", guest.name),
+            serves: guest.serves,
+            turn: tokio::sync::Mutex::default(),
+            image: image.to_owned(),
+        }
     }
 
     /// The object that runs it.

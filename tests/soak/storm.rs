@@ -137,6 +137,7 @@ impl Storm {
 
     async fn replace_hostile(&self, n: usize) -> Result<()> {
         let guest = &self.hostile[n];
+        let _turn = guest.turn.lock().await;
         let collection = guest.collection();
         let path = format!("{collection}/{}", guest.name);
         if self.fleet.api.exists(&path).await? {
