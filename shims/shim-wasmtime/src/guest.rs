@@ -4,7 +4,7 @@ use crate::capability::{Access, Granted};
 use crate::descriptors::{Descriptors, StoreDescriptors};
 use crate::figures::{Figures, Instance};
 use crate::limits::{HOSTCALL_BYTES, MAX_RANDOM_BYTES, MAX_RESOURCES};
-use crate::meter::{Meter, note_interruption};
+use crate::meter::{Meter, ends_turn};
 use crate::outbound::{Outbound, OutboundHooks};
 use crate::preopen::Preopen;
 use crate::reach::Reach;
@@ -272,12 +272,14 @@ impl Guest {
     }
 }
 
-/// Every tick the guest goes to the end of the line. By tokio's own yield: it lets the thread look at its sockets
+/// At the end of its turn the guest goes to the end of the line. By tokio's own yield: it lets the thread look at its sockets
 /// before the guest goes on, while a guest that merely woke itself would hold them up for dozens of ticks.
 fn interruptible<T>(store: &mut Store<T>) {
     store.epoch_deadline_callback(|_| {
-        note_interruption();
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        Ok(match ends_turn() {
+            true => UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())),
+            false => UpdateDeadline::Continue(1),
+        })
     });
     // Left at its start of 0, the first deadline would have passed before the first instruction.
     store.set_epoch_deadline(1);

@@ -5,6 +5,10 @@ use std::time::Duration;
 /// what costs nothing measurable; a killed guest is gone after at most one tick of its own running time.
 pub const EPOCH_TICK: Duration = Duration::from_millis(10);
 
+/// CPU time below which a turn does not end: half a tick, so that a guest had at most one and a half of them when it is
+/// interrupted, and what passing turns on costs stays below a hundredth.
+pub const MIN_TURN: Duration = Duration::from_millis(5);
+
 /// Instances alive at once. Each used slot of the pool costs up to seven mappings (stack and its guard, memory,
 /// its image and its guard, tables) and `vm.max_map_count` is 65530 by default: 4,000 leave half of them to code,
 /// files and threads. Idle http containers hold no instance, so this bounds running work, not containers.
