@@ -77,7 +77,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Vec<Figure>> {
         let words = ["get", "pods"];
         figures.push(Figure::new(
             "`kubectl get pods`",
-            said(&cluster, kubectl, &words, count + 2).await?,
+            said(&cluster, kubectl, &words, count + 1).await?,
             "s",
         ));
     }

@@ -103,6 +103,8 @@ impl Registries {
             roots.push(reqwest::Certificate::from_pem(&root.0).map_err(tls)?);
         }
         let mut http = reqwest::Client::builder()
+            // Nor by a redirect, or to a token service that the registry names.
+            .https_only(scheme == "https")
             .tls_certs_merge(roots)
             .read_timeout(READ_TIMEOUT)
             .connect_timeout(CONNECT_TIMEOUT)

@@ -104,7 +104,10 @@ impl<'a> Repository<'a> {
     /// Asks, and once more after saying who asks, if the registry wants to know.
     async fn get(&self, path: &str, accepted: &[&str]) -> Result<Response, Error> {
         let first = self.send(path, accepted).await?;
-        if first.status() != StatusCode::UNAUTHORIZED {
+        // Whoever the registry sent us to is not told who we are.
+        let asked = format!("{}://{}", self.endpoint.scheme, self.reference.oci().resolve_registry());
+        let own = reqwest::Url::parse(&asked).is_ok_and(|own| own.origin() == first.url().origin());
+        if first.status() != StatusCode::UNAUTHORIZED || !own {
             return Ok(first);
         }
         let Some(authorization) = self.answer(first.headers()).await? else { return Ok(first) };

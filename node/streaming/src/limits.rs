@@ -31,6 +31,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const FULL_OUTPUT_BYTES: usize = 256 << 10;
 pub const MAX_OUTPUT_BYTES: usize = 1 << 20;
 
+/// The same in pieces, for a program that writes byte by byte: each has some 80 bytes of bookkeeping, 1.3 MiB in all.
+pub const MAX_PIECES: usize = 16 << 10;
+
 /// The largest piece of output sent as one frame: what a pipe holds.
 pub const MAX_PIECE_BYTES: usize = 64 << 10;
 

@@ -1,7 +1,7 @@
 //! What waits to be sent to one client.
 //!
-//! Invariant: it never holds more than [`MAX_OUTPUT_BYTES`] and one write; whoever writes never waits in `write`.
-use crate::limits::{FULL_OUTPUT_BYTES, MAX_OUTPUT_BYTES, MAX_PIECE_BYTES};
+//! Invariant: it never holds more than [`MAX_OUTPUT_BYTES`] in [`MAX_PIECES`] and one write; whoever writes never waits in `write`.
+use crate::limits::{FULL_OUTPUT_BYTES, MAX_OUTPUT_BYTES, MAX_PIECE_BYTES, MAX_PIECES};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -55,7 +55,8 @@ impl Output {
                 return;
             }
             // One write of any size is taken when nothing waits: a result is not cut for being long.
-            if inner.bytes > 0 && inner.bytes + bytes.len() > MAX_OUTPUT_BYTES {
+            let too_many = inner.queue.len() >= MAX_PIECES || inner.bytes + bytes.len() > MAX_OUTPUT_BYTES;
+            if inner.bytes > 0 && too_many {
                 (inner.closed, inner.overrun) = (true, true);
             } else {
                 inner.bytes += bytes.len();
@@ -72,7 +73,7 @@ impl Output {
     /// Whether a writer should wait before it goes on.
     pub fn is_full(&self) -> bool {
         let inner = self.inner.lock();
-        !inner.closed && inner.bytes >= FULL_OUTPUT_BYTES
+        !inner.closed && (inner.bytes >= FULL_OUTPUT_BYTES || inner.queue.len() >= MAX_PIECES / 4)
     }
 
     /// Resolves when there is room, or nobody to send to.
@@ -155,6 +156,22 @@ mod tests {
         assert_eq!(output.next().await.unwrap().1.len(), MAX_PIECE_BYTES);
         assert_eq!(output.next().await.unwrap().1.len(), 1);
         assert!(output.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_writes_byte_by_byte_waits_too_and_in_the_end_loses_its_client() {
+        let output = Output::new(true, false);
+        for _ in 0..MAX_PIECES / 4 {
+            assert!(!output.is_full());
+            output.write(Channel::Stdout, b"x");
+        }
+        assert!(output.is_full());
+        for _ in MAX_PIECES / 4..MAX_PIECES {
+            output.write(Channel::Stdout, b"x");
+        }
+        assert!(!output.overrun());
+        output.write(Channel::Stdout, b"x");
+        assert!(output.overrun());
     }
 
     #[tokio::test]

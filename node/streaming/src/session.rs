@@ -145,8 +145,9 @@ async fn read(
                 // A frame larger than all the room would wait for ever.
                 let wanted = bytes.len().min(INPUT_QUEUE_BYTES) as u32;
                 let Ok(place) = room.clone().acquire_many_owned(wanted).await else { continue };
+                // A copy: a piece of one byte would keep the whole buffer that it came in.
                 // Who fed it has gone: nobody wants the rest.
-                let _ = queue.send((bytes, place)).await;
+                let _ = queue.send((Bytes::copy_from_slice(&bytes), place)).await;
             }
             Event::InputEnd => queue = None,
             Event::Resize(bytes) => {

@@ -103,6 +103,10 @@ fn prepare(mut spec: ContainerSpec, state: &StateDir, plan: &Plan) -> Result<(),
     let ImageContent::Linux { layers } = &spec.image else {
         return Err(Error::InvalidSpec(format!("{}: not a Linux image", spec.display_name)));
     };
+    let io = |source| Error::Io { what: format!("writing the plan of {}", spec.display_name), source };
+    // First: whoever comes after a crash finds by the plan what is mounted.
+    std::fs::create_dir_all(&plan.runtime_root).map_err(io)?;
+    write_json(&state.plan(), plan).map_err(io)?;
     ensure_rootfs(state, layers)?;
     let user = observe_user(&state.rootfs(), &spec.user)?;
     mount_pins(&mut spec.mounts, plan)?;
@@ -115,8 +119,7 @@ fn prepare(mut spec: ContainerSpec, state: &StateDir, plan: &Plan) -> Result<(),
     if plan.has_stdin {
         ensure_fifo(&state.stdin())?;
     }
-    std::fs::create_dir_all(&plan.runtime_root).map_err(io)?;
-    write_json(&state.plan(), plan).map_err(io)
+    Ok(())
 }
 
 type Spawned = (Child, Process, Option<(Input, pipe::Sender)>, pipe::Receiver);

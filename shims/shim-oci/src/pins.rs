@@ -42,7 +42,15 @@ fn mount_pin(source: &Path, at: &Path) -> io::Result<()> {
         false => drop(File::create_new(at)?),
     }
     let none = None::<&str>;
-    Ok(mount(Some(source), at, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?)
+    mount(Some(source), at, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)?;
+    Ok(seclude(at)?)
+}
+
+/// Takes a mount, and those below it, out of its peer group (`mount_namespaces(7)`): where the volume lies on a shared
+/// mount, unmounting the pin would otherwise unmount what is mounted in the volume itself. `EINVAL`: no mount point.
+fn seclude(at: &Path) -> nix::Result<()> {
+    let none = None::<&str>;
+    mount(none, at, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
 }
 
 /// Unmounts them. Succeeds when there are none.
@@ -63,7 +71,9 @@ fn unmount_all(directory: &Path) -> io::Result<()> {
     for entry in entries {
         let at = entry?.path();
         loop {
-            match umount2(&at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // Again: this process may be another than the one that was about to.
+            let secluded = seclude(&at);
+            match secluded.and_then(|()| umount2(&at, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)) {
                 Ok(()) => {}
                 // No mount point, or no more.
                 Err(Errno::EINVAL) => break,
@@ -78,4 +88,36 @@ fn unmount_all(directory: &Path) -> io::Result<()> {
         }
     }
     fs::remove_dir(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sched::{CloneFlags, unshare};
+
+    /// In mounts of its own, where `/` is private and the volume's mount is shared, as systemd makes them all.
+    #[test]
+    fn unpinning_a_volume_leaves_what_is_mounted_in_it() {
+        let world = tempfile::tempdir().unwrap();
+        let (volume, pin) = (world.path().join("volume"), world.path().join("pins/0"));
+        std::thread::spawn(move || {
+            let none = None::<&str>;
+            let tmpfs = |at: &Path| mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+            unshare(CloneFlags::CLONE_NEWNS).expect("the tests of Linux containers run as root");
+            mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+            fs::create_dir(&volume).unwrap();
+            tmpfs(&volume);
+            mount(none, &volume, none, MsFlags::MS_SHARED, none).unwrap();
+            let inner = volume.join("sub/inner");
+            fs::create_dir_all(&inner).unwrap();
+            tmpfs(&inner);
+            fs::write(inner.join("file"), "there").unwrap();
+            mount_pin(&volume.join("sub"), &pin).unwrap();
+            assert_eq!(fs::read_to_string(pin.join("inner/file")).unwrap(), "there");
+            unmount_all(pin.parent().unwrap()).unwrap();
+            assert_eq!(fs::read_to_string(inner.join("file")).unwrap(), "there");
+        })
+        .join()
+        .unwrap();
+    }
 }

@@ -7,9 +7,9 @@
 //! in proportion to their weights.
 //!
 //! ```text
-//!   call ─► foreground ──computed too long, or its container too much──► gate by weight ─┬─► requested  (owed time)
-//!               ▲                                                                        └─► background (nice)
-//!               └───────────────waited for something of its own──────────────────────────────────┘
+//!   call ─► foreground ──computed too long, or its container too much──┬─► gate by weight ─► requested (owed time)
+//!               ▲                                                      └─► gate by weight ─► background (nice)
+//!               └──────────────────────waited for something of its own─────────────────────────────┘
 //! ```
 use crate::gate::Gate;
 use crate::limits::{BACKGROUND_NICENESS, BUSY_PERCENT, SHARE_WINDOW};
@@ -45,7 +45,8 @@ pub(crate) enum Lane {
 pub(crate) struct Lanes {
     requested: Option<Runtime>,
     background: Option<Runtime>,
-    pub(crate) gate: Arc<Gate>,
+    /// One for each: a turn that the kernel does not let run holds up none of those that it does.
+    gates: [Arc<Gate>; 2],
     cores: u32,
     began: Instant,
     used_nanoseconds: AtomicU64,
@@ -67,7 +68,7 @@ impl Lanes {
         Ok(Arc::new(Self {
             requested: Some(threads("wasm-requested", 0)?),
             background: Some(threads("wasm-background", BACKGROUND_NICENESS)?),
-            gate: Gate::new(cores),
+            gates: [Gate::new(cores), Gate::new(cores)],
             cores: u32::try_from(cores).unwrap_or(u32::MAX),
             began: Instant::now(),
             used_nanoseconds: AtomicU64::new(0),
@@ -82,6 +83,14 @@ impl Lanes {
         };
         // They are taken only when this value is dropped.
         runtime.as_ref().map_or_else(|| unreachable!("used after the end"), Runtime::handle)
+    }
+
+    pub(crate) fn gate(&self, lane: Lane) -> &Arc<Gate> {
+        let [requested, background] = &self.gates;
+        match lane {
+            Lane::Requested => requested,
+            Lane::Background => background,
+        }
     }
 
     /// The window that `now` lies in.

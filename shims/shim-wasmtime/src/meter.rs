@@ -230,7 +230,7 @@ impl Meter {
 
     /// Runs on a thread of `lane`.
     async fn run_computing<T>(&self, mut call: Call<T>, lane: Lane) -> Step<T> {
-        let gate = &self.lanes.gate;
+        let gate = self.lanes.gate(lane);
         let mut held = None;
         loop {
             if let Some(until) = self.paused_until() {

@@ -8,7 +8,7 @@ use cri::{
     ContainerFilter, ContainerState, ContainerStateValue, ListContainersRequest, RuntimeService,
     StopContainerRequest,
 };
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
 use pod_network::LoopbackNetwork;
 use runtime::Runtime;
@@ -180,7 +180,10 @@ fn unmount_below(root: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     // The latest first: one may lie on another.
     for point in mount_points(&mounts).into_iter().rev().filter(|point| point.starts_with(root)) {
-        if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {
+        // Out of its peer group first, or what is mounted in a volume would go with the pin that shows it.
+        let none = None::<&str>;
+        let alone = mount(none, &point, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none);
+        if let Err(error) = alone.and_then(|()| umount2(&point, MntFlags::MNT_DETACH)) {
             tracing::warn!(mount = %point.display(), %error, "a mount stays");
         }
     }

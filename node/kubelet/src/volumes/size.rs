@@ -9,6 +9,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+/// The names of directories yet to be looked at: a hundred thousand of an ordinary length. Who has more, deep down, wants
+/// to fill this process's memory.
+const MAX_PATHS_BYTES: usize = 16 << 20;
+
 /// Files in one volume that are looked at: some seconds of work, and what takes no room is not limited otherwise.
 const MAX_FILES: u64 = 1_000_000;
 
@@ -63,7 +67,9 @@ pub fn exceeded(root: &Path, uid: &str, limited: &[Limited]) -> Option<String> {
 fn held(directory: &Path, limit: u64) -> io::Result<Held> {
     let (mut bytes, mut files) = (0u64, 0u64);
     let (mut pending, mut linked) = (vec![PathBuf::from(directory)], HashSet::new());
+    let mut waiting = directory.as_os_str().len();
     while let Some(directory) = pending.pop() {
+        waiting -= directory.as_os_str().len();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(e) if is_gone(&e) => continue,
@@ -84,7 +90,12 @@ fn held(directory: &Path, limit: u64) -> io::Result<Held> {
                 return Ok(Held::Countless);
             }
             if found.is_dir() {
-                pending.push(entry.path());
+                let path = entry.path();
+                waiting += path.as_os_str().len();
+                if waiting > MAX_PATHS_BYTES {
+                    return Ok(Held::Countless);
+                }
+                pending.push(path);
             } else if found.nlink() > 1 && !linked.insert((found.dev(), found.ino())) {
                 continue;
             }

@@ -132,7 +132,6 @@ impl Consumer {
             self.counters.connected.store(false, Relaxed);
             match ended {
                 Ok(()) => return,
-                Err(Failure::TooLongToWaitFor) => continue,
                 Err(why) => self.say_failed(&work, &why),
             }
             if self.stop.is_cancelled() && work.is_over() {
@@ -260,6 +259,8 @@ impl Consumer {
         work: &mut Work,
         after: &mut Option<String>,
     ) -> Result<Instant, Failure> {
+        // Those that wait no longer are done, or another consumer's.
+        work.waiting.retain(|_, since| since.elapsed() < self.settings.visibility * 2);
         for _ in 0..MAX_PAGES {
             let rules = self.rules();
             let page = redis.pending(rules.backoff, after.as_deref()).await?;
@@ -277,13 +278,16 @@ impl Consumer {
                 for message in redis.claim(&claim, MAX_BYTES - work.bytes.min(MAX_BYTES)).await? {
                     self.begin(work, message, shown);
                 }
+                if self.room(work) == 0 {
+                    // More may be due: on from the last one claimed, as soon as there is room.
+                    *after = claim.last().map(|(id, _)| id.clone());
+                    return Ok(Instant::now());
+                }
             }
             if after.is_none() || self.room(work) == 0 {
                 break;
             }
         }
-        // Those that wait no longer are done, or another consumer's.
-        work.waiting.retain(|_, since| since.elapsed() < self.settings.visibility * 2);
         let soon = after.is_some() || !work.waiting.is_empty();
         Ok(Instant::now() + if soon { LOOK } else { SELDOM })
     }
@@ -303,7 +307,9 @@ impl Consumer {
         };
         let request = match fields {
             Some(fields) => message::request(fields, envelope),
-            None => Err(format!("it has {bytes} bytes; {MAX_MESSAGE_BYTES} are delivered at most")),
+            None => {
+                Err(format!("it has {bytes} bytes; {MAX_MESSAGE_BYTES} in 8192 fields are delivered at most"))
+            }
         };
         let (headers, body) = match request {
             Ok(request) => request,
@@ -338,7 +344,8 @@ impl Consumer {
                 self.counters.delivered.fetch_add(1, Relaxed);
                 work.last_result = Some(format!("answered {code}"));
                 work.last_success = Some(self.ambient.now());
-                return work.settles.push_back(Settle::Acknowledge(id));
+                // Before what Redis may refuse: it was delivered.
+                return work.settles.push_front(Settle::Acknowledge(id));
             }
             Ok(code) => format!("answered {code}"),
             Err(CallFailure::Unreached(why)) => {

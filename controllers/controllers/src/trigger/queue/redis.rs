@@ -31,11 +31,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one wait for a message lasts before it is begun again. It shows that the connection is alive.
 const WAIT: Duration = Duration::from_secs(20);
+/// What is told of an error: Redis' own are a sentence.
+const MAX_ERROR_CHARS: usize = 300;
 /// A stream entry's ID: two numbers of 64 bits.
 const MAX_ID_LEN: usize = 41;
 
 /// Gives out new messages, until there are so many or so many bytes of them:
 /// { last ID given out, pending, lag or -1, { ID, bytes, deliveries, fields (not of those that are too long) }... }.
+/// A field and its value count as parts: each takes up to 13 bytes of an answer beside its own, and some 60 here, so that
+/// one message of a million empty fields would break the connection under all the others of its answer.
 const TAKE: &str = r"
 local group, me, count, longest, most = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local out, total = { '', 0, -1 }, 0
@@ -43,13 +47,13 @@ for _ = 1, count do
   local answer = redis.call('XREADGROUP', 'GROUP', group, me, 'COUNT', 1, 'STREAMS', KEYS[1], '>')
   if not answer then break end
   local entry = answer[1][2][1]
-  local size = 0
-  for _, part in ipairs(entry[2]) do size = size + #part end
-  if size > longest then
+  local parts, size = entry[2], 0
+  for _, part in ipairs(parts) do size = size + #part end
+  if size > longest or #parts > 16384 then
     out[#out + 1] = { entry[1], size, 1 }
   else
-    out[#out + 1] = { entry[1], size, 1, entry[2] }
-    total = total + size
+    out[#out + 1] = { entry[1], size, 1, parts }
+    total = total + size + 32 * #parts
   end
   if total >= most then break end
 end
@@ -72,13 +76,13 @@ for i = 5, #ARGV, 2 do
   local entry = redis.call('XCLAIM', KEYS[1], group, me, ARGV[i + 1], ARGV[i])[1]
   if entry then
     local state = redis.call('XPENDING', KEYS[1], group, ARGV[i], ARGV[i], 1)[1]
-    local size = 0
-    for _, part in ipairs(entry[2]) do size = size + #part end
-    if size > longest then
+    local parts, size = entry[2], 0
+    for _, part in ipairs(parts) do size = size + #part end
+    if size > longest or #parts > 16384 then
       out[#out + 1] = { entry[1], size, state[4] }
     else
-      out[#out + 1] = { entry[1], size, state[4], entry[2] }
-      total = total + size
+      out[#out + 1] = { entry[1], size, state[4], parts }
+      total = total + size + 32 * #parts
     end
     if total >= most then break end
   elseif #redis.call('XRANGE', KEYS[1], ARGV[i], ARGV[i]) == 0 then
@@ -336,12 +340,14 @@ fn explain(shown: &str, error: &RedisError) -> Failure {
     if error.kind() == ErrorKind::AuthenticationFailed {
         return Failure::Refused(format!("{shown} refuses the user or the password"));
     }
+    // Whatever answers there may say as much as it likes, and it is shown in a status.
+    let said: String = error.to_string().chars().filter(|c| !c.is_control()).take(MAX_ERROR_CHARS).collect();
     match error.code() {
         // It loads its data after a start: it will be there.
         Some("LOADING") => Failure::Unavailable(format!("{shown} is starting: it loads its data")),
-        Some(_) => Failure::Refused(format!("{shown} refuses: {error}")),
+        Some(_) => Failure::Refused(format!("{shown} refuses: {said}")),
         None if error.is_timeout() => Failure::Unavailable(format!("{shown} does not answer")),
-        None => Failure::Unavailable(format!("the connection to {shown} broke off: {error}")),
+        None => Failure::Unavailable(format!("the connection to {shown} broke off: {said}")),
     }
 }
 
