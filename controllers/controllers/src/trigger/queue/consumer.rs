@@ -13,7 +13,7 @@ use super::super::call::{Call, Caller, Failure as CallFailure};
 use super::message::{self, Envelope};
 use super::metrics::Counters;
 use super::plan::{self, Plan, Rules};
-use super::redis::{Connection, Failure, MAX_MESSAGE_BYTES, Message, PAGE};
+use super::redis::{Connection, Failure, MAX_FIELDS, MAX_MESSAGE_BYTES, Message, PAGE};
 use super::report::Said;
 use super::settings::Settings;
 use super::surroundings::Surroundings;
@@ -307,9 +307,10 @@ impl Consumer {
         };
         let request = match fields {
             Some(fields) => message::request(fields, envelope),
-            None => {
-                Err(format!("it has {bytes} bytes; {MAX_MESSAGE_BYTES} in 8192 fields are delivered at most"))
+            None if bytes > MAX_MESSAGE_BYTES => {
+                Err(format!("it has {bytes} bytes; {MAX_MESSAGE_BYTES} are delivered at most"))
             }
+            None => Err(format!("it has too many fields; {MAX_FIELDS} are delivered at most")),
         };
         let (headers, body) = match request {
             Ok(request) => request,

@@ -20,6 +20,9 @@ use tokio::task::JoinSet;
 
 /// A longer message is not delivered but goes to the dead-letter stream: a function's body in one piece.
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The most fields of a message: a name and a value each, 16,384 parts in the scripts below. A record of an application
+/// has dozens.
+pub(super) const MAX_FIELDS: usize = 8192;
 /// What is read of one answer: a batch of messages ([`super::consumer::MAX_BYTES`] and one more message), their IDs and
 /// names around them.
 const MAX_ANSWER_BYTES: usize = 4 << 20;

@@ -330,6 +330,28 @@ async fn what_cannot_be_delivered_at_all_goes_there_at_once() {
 }
 
 #[tokio::test]
+async fn a_message_of_countless_fields_takes_no_other_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(redis) = Redis::start(dir.path(), None).await else { return };
+    let handler = Handler::new(|_| Ok(200));
+    let mut many = vec!["XADD", "s", "*"];
+    // Beside the others in one answer it would be more than a connection reads.
+    many.extend(["f", ""].repeat(350_000));
+    redis.ask(&many).await;
+    let others: Vec<String> = (0..9).map(|n| format!("{n}")).collect();
+    for other in &others {
+        redis.ask(&["XADD", "s", "*", "data", other]).await;
+    }
+    let started = start(redis.port, settings(), &handler);
+    until(async || handler.bodies().len() == 9 && redis.pending().await == 0).await;
+    let mut bodies = handler.bodies();
+    bodies.sort();
+    assert_eq!(bodies, others);
+    assert_eq!(redis.length("s-dead").await, 1);
+    assert!(started.dead.lock()[0].contains("too many fields; 8192 are delivered at most"));
+}
+
+#[tokio::test]
 async fn a_redis_that_dies_and_comes_back_loses_nothing_and_is_told_of() {
     let dir = tempfile::tempdir().unwrap();
     let Some(redis) = Redis::start(dir.path(), None).await else { return };
