@@ -26,12 +26,12 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let serving = tonic::transport::Server::builder()
-        .add_service(InputServer { runtime: runtime.clone() })
-        .add_service(NetworkServer { runtime: runtime.clone() })
-        .add_service(NamespaceServer { runtime: runtime.clone() })
-        .add_service(RuntimeServer { runtime, shutdown: shutdown.clone() })
-        .add_service(ImageServer { images: images.clone() })
-        .add_service(ImportServer { images })
+        .add_service(Served(InputServer { runtime: runtime.clone() }))
+        .add_service(Served(NetworkServer { runtime: runtime.clone() }))
+        .add_service(Served(NamespaceServer { runtime: runtime.clone() }))
+        .add_service(Served(RuntimeServer { runtime, shutdown: shutdown.clone() }))
+        .add_service(Served(ImageServer { images: images.clone() }))
+        .add_service(Served(ImportServer { images }))
         .serve_with_incoming_shutdown(incoming(listener), shutdown.clone().cancelled_owned());
     tokio::pin!(serving);
     let result = tokio::select! {
@@ -86,6 +86,36 @@ struct ImportServer {
 
 type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
+/// One gRPC service of the socket.
+trait Rpcs: Clone + Send + Sync + 'static {
+    /// How the paths of its calls begin.
+    const NAME: &'static str;
+
+    fn answer(&self, request: http::Request<Body>) -> Answer;
+}
+
+/// What tonic asks of a service; it is the same for each.
+#[derive(Clone)]
+struct Served<S>(S);
+
+impl<S: Rpcs> tonic::server::NamedService for Served<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S: Rpcs> tower::Service<http::Request<Body>> for Served<S> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answer {
+        self.0.answer(request)
+    }
+}
+
 fn grpc<Q, A>() -> tonic::server::Grpc<ProstCodec<A, Q>>
 where
     Q: prost::Message + Default + Send + 'static,
@@ -128,16 +158,10 @@ fn unknown_method() -> Answer {
 
 macro_rules! serve_runtime {
     ($($method:ident $rpc:ident $request:ident $response:ident;)*) => {
-        impl tower::Service<http::Request<Body>> for RuntimeServer {
-            type Response = http::Response<Body>;
-            type Error = Infallible;
-            type Future = Answer;
+        impl Rpcs for RuntimeServer {
+            const NAME: &'static str = "runtime.v1.RuntimeService";
 
-            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-                Poll::Ready(Ok(()))
-            }
-
-            fn call(&mut self, request: http::Request<Body>) -> Answer {
+            fn answer(&self, request: http::Request<Body>) -> Answer {
                 let runtime = self.runtime.clone();
                 match request.uri().path() {
                     $(concat!("/runtime.v1.RuntimeService/", stringify!($rpc)) => {
@@ -175,16 +199,10 @@ fn events(
 
 macro_rules! serve_images {
     ($($method:ident $rpc:ident $request:ident $response:ident;)*) => {
-        impl tower::Service<http::Request<Body>> for ImageServer {
-            type Response = http::Response<Body>;
-            type Error = Infallible;
-            type Future = Answer;
+        impl Rpcs for ImageServer {
+            const NAME: &'static str = "runtime.v1.ImageService";
 
-            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-                Poll::Ready(Ok(()))
-            }
-
-            fn call(&mut self, request: http::Request<Body>) -> Answer {
+            fn answer(&self, request: http::Request<Body>) -> Answer {
                 let images = self.images.clone();
                 match request.uri().path() {
                     $(concat!("/runtime.v1.ImageService/", stringify!($rpc)) => {
@@ -232,16 +250,10 @@ where
     })
 }
 
-impl tower::Service<http::Request<Body>> for ImportServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
+impl Rpcs for ImportServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.ImageImport";
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn answer(&self, request: http::Request<Body>) -> Answer {
         let images = self.images.clone();
         match request.uri().path() {
             "/dhow.runtime.v1alpha1.ImageImport/ImportImage" => upload(request, move |reference, file| {
@@ -253,16 +265,10 @@ impl tower::Service<http::Request<Body>> for ImportServer {
     }
 }
 
-impl tower::Service<http::Request<Body>> for InputServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
+impl Rpcs for InputServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.ContainerInput";
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn answer(&self, request: http::Request<Body>) -> Answer {
         let runtime = self.runtime.clone();
         match request.uri().path() {
             "/dhow.runtime.v1alpha1.ContainerInput/SendInput" => upload(request, move |container, input| {
@@ -274,16 +280,10 @@ impl tower::Service<http::Request<Body>> for InputServer {
     }
 }
 
-impl tower::Service<http::Request<Body>> for NetworkServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
+impl Rpcs for NetworkServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.PodNetwork";
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn answer(&self, request: http::Request<Body>) -> Answer {
         let runtime = self.runtime.clone();
         match request.uri().path() {
             "/dhow.runtime.v1alpha1.PodNetwork/SetNetworkPolicy" => {
@@ -297,16 +297,10 @@ impl tower::Service<http::Request<Body>> for NetworkServer {
     }
 }
 
-impl tower::Service<http::Request<Body>> for NamespaceServer {
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
+impl Rpcs for NamespaceServer {
+    const NAME: &'static str = "dhow.runtime.v1alpha1.NamespaceData";
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Answer {
+    fn answer(&self, request: http::Request<Body>) -> Answer {
         let runtime = self.runtime.clone();
         match request.uri().path() {
             "/dhow.runtime.v1alpha1.NamespaceData/ForgetNamespaces" => {
@@ -315,28 +309,4 @@ impl tower::Service<http::Request<Body>> for NamespaceServer {
             _ => unknown_method(),
         }
     }
-}
-
-impl tonic::server::NamedService for NamespaceServer {
-    const NAME: &'static str = "dhow.runtime.v1alpha1.NamespaceData";
-}
-
-impl tonic::server::NamedService for RuntimeServer {
-    const NAME: &'static str = "runtime.v1.RuntimeService";
-}
-
-impl tonic::server::NamedService for ImageServer {
-    const NAME: &'static str = "runtime.v1.ImageService";
-}
-
-impl tonic::server::NamedService for ImportServer {
-    const NAME: &'static str = "dhow.runtime.v1alpha1.ImageImport";
-}
-
-impl tonic::server::NamedService for NetworkServer {
-    const NAME: &'static str = "dhow.runtime.v1alpha1.PodNetwork";
-}
-
-impl tonic::server::NamedService for InputServer {
-    const NAME: &'static str = "dhow.runtime.v1alpha1.ContainerInput";
 }
