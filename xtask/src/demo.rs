@@ -1,4 +1,5 @@
 //! `cargo xtask demo`: the main job, from nothing: a cluster, a function in it, its answer on the screen.
+use crate::cargo::cargo;
 use crate::guests;
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,13 +24,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::workspace_root();
     println!("building dhow (the first time takes some minutes) …");
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--release", "--package", "dhow"])
-        .current_dir(&root)
-        .status()?;
-    if !status.success() {
-        bail!("dhow could not be built");
-    }
+    cargo(&root, &["build", "--release", "--package", "dhow"], &[])?;
     let dhow = target_dir(&root).join("release/dhow");
     // The text guest needs no toolchain at all: the demo does not fail for want of one.
     let guest = guests::build(&root, "hello-http").or_else(|error| {

@@ -1,8 +1,9 @@
-//! Every chore of this workspace that is not `cargo build`: `cargo xtask <command>`. One file a command.
+//! Every chore of this workspace that is not `cargo build`: `cargo xtask <command>`. One file a command; `cargo` and `debian` are what they share.
 use clap::Parser;
 
 mod api_tables;
 mod bench;
+mod cargo;
 mod debian;
 mod demo;
 mod guests;

@@ -1,5 +1,6 @@
 //! `cargo xtask soak`: a cluster stormed for half an hour. What is done and checked stands in `tests/soak/`, what it
 //! showed in `docs/soak.md`.
+use crate::cargo::cargo;
 use crate::{demo, guests};
 use anyhow::{Context, Result, bail};
 use std::path::Path;
@@ -22,17 +23,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let root = crate::workspace_root();
     let guest = guests::build(&root, "hello-http")?;
-    for words in [&["--package", "dhow"][..], &["--package", "tests", "--bin", "dhow-soak"]] {
-        println!("$ cargo build --release {}", words.join(" "));
-        let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-            .args(["build", "--release"])
-            .args(words)
-            .current_dir(&root)
-            .status()?;
-        if !status.success() {
-            bail!("cargo build --release {} failed", words.join(" "));
-        }
-    }
+    cargo(&root, &["build", "--release", "--package", "dhow"], &[])?;
+    cargo(&root, &["build", "--release", "--package", "tests", "--bin", "dhow-soak"], &[])?;
     let programs = demo::target_dir(&root).join("release");
     let mut words = vec!["--minutes".to_owned(), args.minutes.to_string()];
     words.extend(["--functions".to_owned(), args.functions.to_string()]);

@@ -2,6 +2,7 @@
 //!
 //! The end-to-end tests use the real programs: kubectl, a registry, runc, etcd, nft. What is missing is installed
 //! (Debian, as root) or ends the run with what to type; nothing is passed over in silence.
+use crate::cargo::cargo;
 use crate::{debian, guests, soak};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -110,19 +111,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     cargo(&root, &["test", "--package", "tests"], &environment)?;
     cargo(&root, &["build", "--package", "tests", "--bin", "dhow-soak"], &[])?;
     soak::short(&root)
-}
-
-fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Result<()> {
-    println!("\n$ cargo {}", arguments.join(" "));
-    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(arguments)
-        .current_dir(root)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .status()?;
-    if !status.success() {
-        bail!("cargo {} failed", arguments.join(" "));
-    }
-    Ok(())
 }
 
 fn version_of(program: &str, arguments: &[&str]) -> Result<String> {
